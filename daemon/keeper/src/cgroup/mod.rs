@@ -1,0 +1,1 @@
+//! Cgroup leaves: limits, usage and membership of runs.

@@ -1,0 +1,12 @@
+//! The per-project daemon: owns a project's sandbox, its runs, their deadlines and their journal.
+//!
+//! Input: [`api::Request`]s on a unix socket in the project's folder. Output: journals on disk and
+//! [`api::Reply`]s. The keeper knows no HTTP, no token and no other project. [`client`] is the
+//! other end of the socket, [`journal`] is read by whoever wants a run's output.
+
+pub mod api;
+pub mod cgroup;
+pub mod client;
+pub mod disk;
+pub mod journal;
+pub mod probe;
