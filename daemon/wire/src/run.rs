@@ -23,9 +23,15 @@ pub struct RunRequest {
     /// Text for standard input; without it, input is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
+    /// How `stdin` is written: `base64` for input that is not UTF-8.
+    #[serde(default, skip_serializing_if = "Encoding::is_default")]
+    pub stdin_encoding: Encoding,
     /// Name of a policy to use instead of the project's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// The text of a policy file to use for this run (needs the scope `admin`; excludes `policy`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_toml: Option<String>,
     #[serde(default, skip_serializing_if = "Encoding::is_default")]
     pub encoding: Encoding,
     /// Leave what the command started in the background alive after it ends.
