@@ -1,1 +1,97 @@
-fn main() {}
+//! The launcher: carries a plan out, from top to bottom, then makes armed inits until told to stop.
+//!
+//! Input: a control socket on descriptor 0 (see `protocol.rs`). Output: reports on it. No arguments,
+//! no environment, no threads, no decision. The order below is the order of isolation: whatever
+//! needs the host comes first, whatever takes rights away comes last.
+
+mod capabilities;
+mod exec;
+mod init;
+mod landlock;
+mod mounts;
+mod namespaces;
+mod network;
+mod rlimits;
+mod stdio;
+
+use rustix::fd::AsFd;
+use sandbox_launch::plan::LaunchPlan;
+use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send};
+use sandbox_launch::report::{Report, Step};
+use sandbox_launch::sys;
+use std::os::fd::OwnedFd;
+
+/// Launcher, inits and runners run briefly and should get a processor at once.
+const SLICE_NS: u64 = 100_000;
+
+fn main() {
+    let control = match stdio::take_control() {
+        Ok(control) => control,
+        Err(_) => sys::exit(1), // nobody to report to
+    };
+    if let Err(report) = launch(&control) {
+        // When the keeper is gone too there is nobody left who could be told.
+        let _ = send(&control, &FromLauncher::Failed(report), &[]);
+        sys::exit(1);
+    }
+}
+
+fn launch(control: &OwnedFd) -> Result<(), Report> {
+    let plan = read_plan(control)?;
+    // Older kernels do not know slices, and a sandbox without one is only slower.
+    let _ = sys::set_slice(SLICE_NS);
+
+    let mut sources = mounts::Sources::default();
+    if plan.privileged {
+        sources.open(&plan.view)?;
+    }
+    namespaces::enter_user(control, plan.uid, plan.gid)?;
+    match namespaces::fork_into_others(plan.own_network)? {
+        // The first process has done its part; its child is pid 1 of the sandbox.
+        sys::Forked::Parent(_) => sys::exit(0),
+        sys::Forked::Child => {}
+    }
+    namespaces::set_hostname(&plan.hostname)?;
+    if plan.own_network {
+        network::bring_up_loopback()?;
+    }
+    if !plan.privileged {
+        sources.open(&plan.view)?;
+    }
+    mounts::make_view(&plan.view, sources)?;
+    capabilities::lock()?;
+
+    sys::ignore_children();
+    let own_pid = rustix::process::getpid();
+    let pidfd = rustix::process::pidfd_open(own_pid, rustix::process::PidfdFlags::empty())
+        .map_err(|errno| Report::new(Step::Fork, errno, "the launcher's own pidfd"))?;
+    send(control, &FromLauncher::Ready, &[pidfd.as_fd()]).map_err(|e| Report::new(Step::ReadPlan, e, "ready"))?;
+    drop(pidfd);
+    arm_until_closed(control, &plan)
+}
+
+fn read_plan(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
+    match receive(control).map_err(|error| Report::new(Step::ReadPlan, error, "plan"))? {
+        Some((ToLauncher::Plan(plan), _)) => Ok(plan),
+        _ => Err(Report::new(Step::ReadPlan, libc::EPROTO, "no plan came")),
+    }
+}
+
+/// One init per request. Returns when the keeper closes the socket; the launcher's exit then ends
+/// the pid namespace and with it everything inside.
+fn arm_until_closed(control: &OwnedFd, plan: &LaunchPlan) -> Result<(), Report> {
+    let lost = |error| Report::new(Step::ReadPlan, error, "control socket");
+    while let Some((message, fds)) = receive(control).map_err(lost)? {
+        match message {
+            ToLauncher::Arm => match sys::fork(namespaces::OF_INIT) {
+                Ok(sys::Forked::Child) => init::run(&plan.init, fds),
+                Ok(sys::Forked::Parent(_)) => {}
+                Err(errno) => init::refuse(&fds, &Report::new(Step::Fork, errno, "an init")),
+            },
+            ToLauncher::Plan(_) | ToLauncher::IdsMapped => {
+                return Err(Report::new(Step::ReadPlan, libc::EPROTO, "unexpected message"));
+            }
+        }
+    }
+    Ok(())
+}

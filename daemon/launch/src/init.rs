@@ -1,0 +1,192 @@
+//! The armed init: pid 1 of one run. Isolates itself, forks the runner, reaps, reports, dies.
+//!
+//! It takes ONE run. Its own death is the end of everything the run has started, because the kernel
+//! kills a pid namespace with its pid 1 (pid_namespaces(7)). It is not traceable, has no capability,
+//! and holds no descriptor but its report socket. Signals from inside do not reach it.
+
+use crate::{capabilities, exec, landlock, mounts, rlimits, stdio};
+use nix::sched::CloneFlags;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::AsFd;
+use sandbox_launch::plan::InitPlan;
+use sandbox_launch::protocol::{Enforcement, FromInit, REPORT_BYTES, ToInit, receive_with, send};
+use sandbox_launch::report::{Report, Step};
+use sandbox_launch::sys;
+use std::os::fd::OwnedFd;
+
+/// What came with an order to arm.
+struct Fds {
+    report: OwnedFd,
+    runner: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// `tasks` or `cgroup.procs` files, opened by the keeper with its rights.
+    leaf: Vec<OwnedFd>,
+}
+
+impl Fds {
+    fn sort(fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        Some(Self {
+            report: fds.next()?,
+            runner: fds.next()?,
+            stdout: fds.next()?,
+            stderr: fds.next()?,
+            leaf: fds.collect(),
+        })
+    }
+}
+
+/// Tells the keeper that no init could be made.
+pub(crate) fn refuse(fds: &[OwnedFd], report: &Report) {
+    if let Some(socket) = fds.first() {
+        // A keeper that is gone needs no report.
+        let _ = send(socket, &FromInit::Failed(report.clone()), &[]);
+    }
+}
+
+/// The whole life of an init.
+pub(crate) fn run(plan: &InitPlan, fds: Vec<OwnedFd>) -> ! {
+    let Some(fds) = Fds::sort(fds) else { sys::exit(1) };
+    let Fds { report, runner, stdout, stderr, leaf } = fds;
+    let armed = isolate(plan, leaf).and_then(|landlock| Ok((landlock, block_sigchld()?)));
+    let (landlock, children) = match armed {
+        Ok(armed) => armed,
+        Err(error) => {
+            let _ = send(&report, &FromInit::Failed(error), &[]); // the exit below says it too
+            sys::exit(1);
+        }
+    };
+    match sys::fork(0) {
+        Ok(sys::Forked::Child) => {
+            drop((report, children));
+            exec::run(plan, &runner, stdout.as_fd(), stderr.as_fd())
+        }
+        Ok(sys::Forked::Parent(command)) => {
+            // Only the command holds the pipes now: their end is the end of its output.
+            drop((runner, stdout, stderr));
+            serve(&report, &children, command, landlock)
+        }
+        Err(errno) => {
+            let _ = send(&report, &FromInit::Failed(Report::new(Step::Fork, errno, "a runner")), &[]);
+            sys::exit(1)
+        }
+    }
+}
+
+/// Everything that takes rights away, in the order in which the rights are needed.
+fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
+    stdio::detach()?;
+    for membership in &leaf {
+        // "0" is the writer itself; the keeper's rights count, since the keeper opened the file.
+        rustix::io::write(membership, b"0").map_err(|errno| Report::new(Step::JoinCgroup, errno, ""))?;
+    }
+    drop(leaf);
+    // After joining, so that the leaf is the root of what the command can see.
+    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| Report::new(Step::EnterCgroupNamespace, errno, ""))?;
+    mounts::extend_view(&plan.view)?;
+    rlimits::set_processors(&plan.cpus)?;
+    rlimits::set(&plan.rlimits)?;
+    capabilities::drop_all()?;
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|errno| Report::new(Step::Fork, errno, "death signal"))?;
+    let landlock = match &plan.landlock {
+        Some(plan) => landlock::restrict(plan)?,
+        None => Enforcement::None,
+    };
+    sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, ""))?;
+    Ok(landlock)
+}
+
+/// SIGCHLD by descriptor, and children that wait to be reaped again (the launcher ignores its own).
+fn block_sigchld() -> Result<SignalFd, Report> {
+    let failed = |errno| Report::new(Step::Fork, errno, "SIGCHLD");
+    sys::reset_signals();
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(failed)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+/// Reports ready, reaps until nothing is left or the keeper is gone.
+fn serve(report: &OwnedFd, children: &SignalFd, command: i32, landlock: Enforcement) -> ! {
+    let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+    let Ok(pidfd) = pidfd else { sys::exit(1) };
+    if send(report, &FromInit::Armed { landlock }, &[pidfd.as_fd()]).is_err() {
+        sys::exit(1);
+    }
+    drop(pidfd);
+    let mut buffer = [0; REPORT_BYTES];
+    loop {
+        let mut ready = [PollFd::new(report, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
+        match poll(&mut ready, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => sys::exit(1),
+        }
+        let (message, child) = (ready[0].revents(), ready[1].revents());
+        if !child.is_empty() {
+            while matches!(children.read_signal(), Ok(Some(_))) {}
+            reap(report, command);
+        }
+        if !message.is_empty() {
+            match receive_with::<ToInit>(report, &mut buffer) {
+                // Fails when nobody is there to be signalled, which is as good.
+                Ok(Some((ToInit::Signal(signal), _))) => drop(sys::signal_all(signal)),
+                // The keeper is gone, or speaks no sense: end everything.
+                Ok(None) | Err(_) => sys::exit(1),
+            }
+        }
+    }
+}
+
+/// Reaps all that is dead. Reports the command's end at once, before anything else is torn down.
+fn reap(report: &OwnedFd, command: i32) {
+    loop {
+        let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code << 8),
+            Ok(WaitStatus::Signaled(pid, signal, core)) => (pid.as_raw(), signal as i32 | if core { 0x80 } else { 0 }),
+            Ok(WaitStatus::StillAlive) => return,
+            // Nothing left at all: the run is over.
+            Err(nix::errno::Errno::ECHILD) => sys::exit(0),
+            Ok(_) | Err(_) => continue,
+        };
+        if pid == command {
+            let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+            let cpu_us = usage.map_or(0, |usage| {
+                let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+                micros(usage.user_time()) + micros(usage.system_time())
+            });
+            let stragglers = count_others();
+            if send(report, &FromInit::Ended { status, cpu_us, stragglers }, &[]).is_err() {
+                sys::exit(1);
+            }
+        }
+    }
+}
+
+/// Processes of this pid namespace but the init. Zombies that wait for the init do not count:
+/// they are reaped first, and the count is 0 without looking when no child is left.
+fn count_others() -> u32 {
+    let mut left = 0;
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => break,
+            Err(nix::errno::Errno::ECHILD) => return 0,
+            Err(nix::errno::Errno::EINTR) | Ok(_) => {}
+            Err(_) => return 0,
+        }
+    }
+    if let Ok(entries) = std::fs::read_dir("/proc") {
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.parse::<u32>().ok());
+            left += u32::from(pid.is_some_and(|pid| pid != 1));
+        }
+    }
+    left
+}

@@ -1,0 +1,228 @@
+//! Messages between keeper, launcher, init and runner, and their encoding (postcard).
+//!
+//! The launcher's control socket and each init's report socket are `SOCK_SEQPACKET`: one message is
+//! one packet. A runner's order may be larger than a packet and comes over a stream, behind its length.
+
+use crate::plan::{LaunchPlan, RunPlan};
+use crate::report::Report;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Largest packet on a control or report socket.
+pub const PACKET_BYTES: usize = 128 * 1024;
+/// Largest packet from an init or a runner.
+pub const REPORT_BYTES: usize = 8 * 1024;
+/// Most descriptors that one message carries.
+pub const MAX_FDS: usize = 16;
+/// Largest order a runner takes: what execve(2) could take at most, and some.
+pub const ORDER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Keeper to launcher.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToLauncher {
+    Plan(Box<LaunchPlan>),
+    /// `/proc/<pid>/{setgroups,uid_map,gid_map}` are written.
+    IdsMapped,
+    /// Make an init. Descriptors: report socket, runner's socket, stdout, stderr, then the cgroup
+    /// membership files to write `0` into.
+    Arm,
+}
+
+/// Launcher to keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromLauncher {
+    /// In its user namespace, waiting for `IdsMapped`.
+    WantsIds,
+    /// The view stands. Carries a pidfd of the process that everything inside descends from.
+    Ready,
+    Failed(Report),
+}
+
+/// Init to keeper, on the report socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromInit {
+    /// Waiting for an order. Carries a pidfd of the init.
+    Armed {
+        landlock: Enforcement,
+    },
+    /// The command ended. `status` is wait(2)'s; `stragglers` counts processes still there.
+    Ended {
+        status: i32,
+        cpu_us: u64,
+        stragglers: u32,
+    },
+    Failed(Report),
+}
+
+/// Keeper to init, on the report socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToInit {
+    /// Send this signal to every process but the init.
+    Signal(i32),
+}
+
+/// How much of a layer is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Enforcement {
+    Full,
+    Partial,
+    None,
+}
+
+/// Sends one message as one packet, with descriptors.
+pub fn send<M: Serialize>(socket: impl AsFd, message: &M, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let packet = encode(message)?;
+    send_bytes(socket, &packet, fds).map(drop)
+}
+
+/// Sends bytes, with descriptors on the first of them. Returns how many were taken.
+pub fn send_bytes(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::other("too many descriptors for one message"));
+    }
+    let iov = [IoSlice::new(bytes)];
+    loop {
+        match rustix::net::sendmsg(&socket, &iov, &mut control, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Receives one packet; `None` when the other end is gone.
+pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    receive_with(socket, &mut vec![0; PACKET_BYTES])
+}
+
+/// [`receive`] into a buffer that the caller keeps; reports fit into [`REPORT_BYTES`].
+pub fn receive_with<M: DeserializeOwned>(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let (length, fds) = receive_bytes(socket, buffer)?;
+    match length {
+        0 => Ok(None),
+        length => Ok(Some((decode(&buffer[..length])?, fds))),
+    }
+}
+
+/// Receives bytes and the descriptors that came with them; 0 bytes when the other end is gone.
+pub fn receive_bytes(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = loop {
+        match rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    Ok((received.bytes, fds))
+}
+
+pub fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(message).map_err(io::Error::other)
+}
+
+pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<M> {
+    postcard::from_bytes(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// A runner's order as it goes over the stream: length, then the plan.
+pub fn encode_order(order: &RunPlan) -> io::Result<Vec<u8>> {
+    let body = encode(order)?;
+    let length = u32::try_from(body.len()).ok().filter(|&l| l as usize <= ORDER_BYTES);
+    let length = length.ok_or_else(|| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let mut bytes = Vec::with_capacity(4 + body.len());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&body);
+    Ok(bytes)
+}
+
+/// Waits for an order; `None` when the keeper is gone.
+pub fn receive_order(socket: impl AsFd) -> io::Result<Option<(RunPlan, Vec<OwnedFd>)>> {
+    let mut buffer = vec![0; 16 * 1024];
+    let (mut have, fds) = receive_bytes(&socket, &mut buffer)?;
+    let mut want = 4;
+    loop {
+        if have >= 4 {
+            let length = u32::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as usize;
+            if length > ORDER_BYTES {
+                return Err(io::Error::from_raw_os_error(libc::E2BIG));
+            }
+            want = 4 + length;
+        }
+        if have >= want && have >= 4 {
+            return Ok(Some((decode(&buffer[4..want])?, fds)));
+        }
+        if buffer.len() < want {
+            buffer.resize(want, 0);
+        }
+        match rustix::io::read(&socket, &mut buffer[have..]) {
+            Ok(0) => return Ok(None),
+            Ok(more) => have += more,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair(kind: SocketType) -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).expect("socketpair")
+    }
+
+    #[test]
+    fn a_message_keeps_its_descriptors() {
+        let (here, there) = pair(SocketType::SEQPACKET);
+        let (reader, writer) = rustix::pipe::pipe().expect("pipe");
+        send(&here, &ToLauncher::Arm, &[writer.as_fd()]).expect("send");
+        drop(writer);
+        let (message, fds) = receive::<ToLauncher>(&there).expect("receive").expect("a message");
+        assert!(matches!(message, ToLauncher::Arm));
+        assert_eq!(fds.len(), 1);
+        rustix::io::write(&fds[0], b"x").expect("write");
+        let mut byte = [0; 1];
+        assert_eq!(rustix::io::read(&reader, &mut byte), Ok(1));
+        drop(here);
+        assert!(receive::<ToLauncher>(&there).expect("receive").is_none());
+    }
+
+    #[test]
+    fn a_large_order_crosses_a_stream_in_pieces() {
+        let (here, there) = pair(SocketType::STREAM);
+        let order = RunPlan {
+            argv: vec!["/bin/sh".into(), "-c".into(), "x".repeat(100_000)],
+            env: (0..2_000).map(|n| format!("NAME_{n}={}", "v".repeat(500))).collect(),
+            cwd: "/home/user/project".into(),
+            stdin: false,
+        };
+        let bytes = encode_order(&order).expect("fits");
+        let sender = std::thread::spawn(move || {
+            let mut sent = 0;
+            while sent < bytes.len() {
+                sent += rustix::io::write(&here, &bytes[sent..]).expect("write");
+            }
+        });
+        let (received, fds) = receive_order(&there).expect("receive").expect("an order");
+        sender.join().expect("sender");
+        assert_eq!(received, order);
+        assert!(fds.is_empty());
+    }
+}

@@ -1,0 +1,292 @@
+//! Compiles the table of system calls into one BPF program.
+//!
+//! Input: a [`Profile`] and the table in `syscalls.rs`; output: instructions that the launcher loads
+//! as they are. One filter gives three answers: allowed, `EPERM` for what is known and forbidden, and
+//! `ENOSYS` for what nobody has judged, so that C libraries fall back as on an older kernel. Numbers
+//! are found by binary search over ranges of equal answer, because the kernel runs the filter once
+//! per number when it is loaded. Follows seccomp(2) and the kernel's `userspace-api/seccomp_filter`.
+
+use crate::plan::BpfInstruction;
+use crate::syscalls::{Rule, TABLE};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    Default,
+    /// Without ptrace, other processes' memory, and user-made filters of packets.
+    Strict,
+}
+
+/// `AUDIT_ARCH_X86_64` or `AUDIT_ARCH_AARCH64`.
+#[cfg(target_arch = "x86_64")]
+const ARCH: u32 = 0xC000_003E;
+#[cfg(target_arch = "aarch64")]
+const ARCH: u32 = 0xC000_00B7;
+
+/// x32 calls carry this bit, under the same architecture.
+const X32_BIT: u32 = 0x4000_0000;
+
+const RET_ALLOW: u32 = 0x7FFF_0000;
+const RET_ERRNO: u32 = 0x0005_0000;
+
+const EPERM: u32 = RET_ERRNO | libc::EPERM as u32;
+const ENOSYS: u32 = RET_ERRNO | libc::ENOSYS as u32;
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+const OFFSET_NUMBER: u32 = 0;
+const OFFSET_ARCH: u32 = 4;
+
+/// Offset in `struct seccomp_data` of an argument's lower half (both architectures are little-endian).
+const fn offset_low(argument: u32) -> u32 {
+    16 + 8 * argument
+}
+
+/// The program for a profile.
+pub fn compile(profile: Profile) -> Vec<BpfInstruction> {
+    let mut program = vec![
+        op(LOAD, OFFSET_ARCH),
+        branch(IF_EQUAL, ARCH, 1, 0),
+        op(RETURN, EPERM),
+        op(LOAD, OFFSET_NUMBER),
+        branch(IF_AT_LEAST, X32_BIT, 0, 1),
+        op(RETURN, EPERM),
+    ];
+    program.extend(search(&ranges(profile)));
+    program
+}
+
+/// Consecutive numbers with one answer: from this number up to the next range's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Range {
+    from: u32,
+    rule: Option<Rule>,
+}
+
+fn ranges(profile: Profile) -> Vec<Range> {
+    let mut calls: Vec<(u32, Rule)> =
+        TABLE.iter().filter_map(|entry| Some((entry.number()?, entry.rule(profile)))).collect();
+    calls.sort_by_key(|call| call.0);
+    let mut ranges = vec![Range { from: 0, rule: None }];
+    let mut next = 0;
+    let mut push = |from: u32, rule: Option<Rule>| match ranges.last_mut() {
+        Some(last) if last.rule == rule => {}
+        Some(last) if last.from == from => last.rule = rule,
+        _ => ranges.push(Range { from, rule }),
+    };
+    for (number, rule) in calls {
+        if number > next {
+            push(next, None);
+        }
+        push(number, Some(rule));
+        next = number + 1;
+    }
+    push(next, None);
+    ranges
+}
+
+/// A binary search; the accumulator holds the number.
+fn search(ranges: &[Range]) -> Vec<BpfInstruction> {
+    if let [range] = ranges {
+        return range.rule.map_or_else(|| vec![op(RETURN, ENOSYS)], answer);
+    }
+    let (left, right) = ranges.split_at(ranges.len() / 2);
+    let (low, high) = (search(left), search(right));
+    let mut code = match u8::try_from(low.len()) {
+        Ok(skip) => vec![branch(IF_AT_LEAST, right[0].from, skip, 0)],
+        Err(_) => vec![branch(IF_AT_LEAST, right[0].from, 0, 1), op(JUMP, low.len() as u32)],
+    };
+    code.extend(low);
+    code.extend(high);
+    code
+}
+
+/// The instructions that answer for one rule.
+fn answer(rule: Rule) -> Vec<BpfInstruction> {
+    match rule {
+        Rule::Allow => vec![op(RETURN, RET_ALLOW)],
+        Rule::Forbid => vec![op(RETURN, EPERM)],
+        Rule::Unknown => vec![op(RETURN, ENOSYS)],
+        Rule::ForbidBits { argument, mask } => vec![
+            op(LOAD, offset_low(argument)),
+            op(AND, mask),
+            branch(IF_EQUAL, 0, 0, 1),
+            op(RETURN, RET_ALLOW),
+            op(RETURN, EPERM),
+        ],
+        Rule::ForbidBitsIf { argument, mask, when, bits } => vec![
+            op(LOAD, offset_low(when)),
+            op(AND, bits),
+            branch(IF_EQUAL, 0, 3, 0),
+            op(LOAD, offset_low(argument)),
+            op(AND, mask),
+            branch(IF_EQUAL, 0, 0, 1),
+            op(RETURN, RET_ALLOW),
+            op(RETURN, EPERM),
+        ],
+        Rule::AllowValues { argument, values } => {
+            let mut code = vec![op(LOAD, offset_low(argument))];
+            for (index, value) in values.iter().enumerate() {
+                let to_allow = (values.len() - index) as u8;
+                code.push(branch(IF_EQUAL, *value, to_allow, 0));
+            }
+            code.extend([op(RETURN, EPERM), op(RETURN, RET_ALLOW)]);
+            code
+        }
+        Rule::ForbidValues { argument, values } => {
+            let mut code = vec![op(LOAD, offset_low(argument))];
+            for (index, value) in values.iter().enumerate() {
+                let to_forbid = (values.len() - index) as u8;
+                code.push(branch(IF_EQUAL, *value, to_forbid, 0));
+            }
+            code.extend([op(RETURN, RET_ALLOW), op(RETURN, EPERM)]);
+            code
+        }
+    }
+}
+
+fn op(code: u16, k: u32) -> BpfInstruction {
+    BpfInstruction { code, jt: 0, jf: 0, k }
+}
+
+fn branch(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
+    BpfInstruction { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel would answer: a BPF interpreter for the instructions used here.
+    fn run(program: &[BpfInstruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let load = |offset: u32| match offset {
+            OFFSET_NUMBER => number,
+            OFFSET_ARCH => arch,
+            offset => {
+                let argument = arguments[((offset - 16) / 8) as usize];
+                if (offset - 16) % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            }
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let i = program[at];
+            at += 1;
+            match i.code {
+                LOAD => accumulator = load(i.k),
+                AND => accumulator &= i.k,
+                JUMP => at += i.k as usize,
+                IF_EQUAL => at += usize::from(if accumulator == i.k { i.jt } else { i.jf }),
+                IF_AT_LEAST => at += usize::from(if accumulator >= i.k { i.jt } else { i.jf }),
+                RETURN => return i.k,
+                code => panic!("instruction {code:#x}"),
+            }
+        }
+    }
+
+    fn call(profile: Profile, number: libc::c_long, arguments: [u64; 6]) -> u32 {
+        run(&compile(profile), ARCH, number as u32, arguments)
+    }
+
+    #[test]
+    fn every_entry_of_the_table_answers_as_it_says() {
+        for profile in [Profile::Default, Profile::Strict] {
+            let program = compile(profile);
+            for entry in TABLE {
+                let Some(number) = entry.number() else { continue };
+                let answer = run(&program, ARCH, number, [0; 6]);
+                match entry.rule(profile) {
+                    Rule::Allow => assert_eq!(answer, RET_ALLOW, "{}", entry.name),
+                    Rule::Forbid => assert_eq!(answer, EPERM, "{}", entry.name),
+                    Rule::Unknown => assert_eq!(answer, ENOSYS, "{}", entry.name),
+                    Rule::ForbidBits { argument, mask } => {
+                        let mut with = [0; 6];
+                        with[argument as usize] = u64::from(mask & mask.wrapping_neg());
+                        assert_eq!(answer, RET_ALLOW, "{}", entry.name);
+                        assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                    }
+                    Rule::ForbidBitsIf { argument, mask, when, bits } => {
+                        let mut with = [0; 6];
+                        with[argument as usize] = u64::from(mask);
+                        assert_eq!(run(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                        with[when as usize] = u64::from(bits & bits.wrapping_neg());
+                        assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                    }
+                    Rule::AllowValues { argument, values } => {
+                        let mut with = [0; 6];
+                        for value in values {
+                            with[argument as usize] = u64::from(*value);
+                            assert_eq!(run(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                        }
+                        with[argument as usize] = 0x1234_5678;
+                        assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                    }
+                    Rule::ForbidValues { argument, values } => {
+                        let mut with = [0; 6];
+                        for value in values {
+                            // The upper half must not matter: the kernel drops it.
+                            with[argument as usize] = u64::from(*value) | 1 << 40;
+                            assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        }
+                        with[argument as usize] = 0x5401;
+                        assert_eq!(run(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_enosys() {
+        let program = compile(Profile::Default);
+        for number in 0..2_000 {
+            if TABLE.iter().all(|entry| entry.number() != Some(number)) {
+                assert_eq!(run(&program, ARCH, number, [0; 6]), ENOSYS, "{number}");
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_architectures_and_x32_are_refused() {
+        let program = compile(Profile::Default);
+        assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), EPERM);
+        assert_eq!(run(&program, ARCH, X32_BIT, [0; 6]), EPERM);
+        assert_eq!(run(&program, ARCH, X32_BIT | 520, [0; 6]), EPERM);
+        assert_eq!(run(&program, ARCH, u32::MAX, [0; 6]), EPERM);
+    }
+
+    #[test]
+    fn a_setuid_file_cannot_be_made() {
+        let create = (libc::O_CREAT | libc::O_WRONLY) as u64;
+        assert_eq!(call(Profile::Default, libc::SYS_openat, [0, 0, create, 0o644, 0, 0]), RET_ALLOW);
+        assert_eq!(call(Profile::Default, libc::SYS_openat, [0, 0, create, 0o4755, 0, 0]), EPERM);
+        assert_eq!(call(Profile::Default, libc::SYS_openat, [0, 0, 0, 0o4755, 0, 0]), RET_ALLOW);
+        assert_eq!(call(Profile::Default, libc::SYS_fchmodat, [0, 0, 0o2755, 0, 0, 0]), EPERM);
+        assert_eq!(call(Profile::Default, libc::SYS_fchmod, [0, 0o755, 0, 0, 0, 0]), RET_ALLOW);
+    }
+
+    #[test]
+    fn no_entry_stands_twice_and_each_says_why() {
+        for (index, entry) in TABLE.iter().enumerate() {
+            assert!(
+                TABLE[..index]
+                    .iter()
+                    .all(|other| other.name != entry.name
+                        && (other.number().is_none() || other.number() != entry.number())),
+                "{}",
+                entry.name
+            );
+            assert!(!entry.why.is_empty(), "{}", entry.name);
+        }
+    }
+
+    #[test]
+    fn the_program_is_small_and_every_path_short() {
+        let program = compile(Profile::Default);
+        assert!(program.len() < 600, "{}", program.len());
+    }
+}
