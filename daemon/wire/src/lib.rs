@@ -6,7 +6,9 @@
 
 pub mod doctor;
 pub mod event;
+pub mod health;
 pub mod id;
+pub mod policy;
 pub mod problem;
 pub mod project;
 pub mod run;
@@ -14,11 +16,13 @@ pub mod token;
 
 pub use doctor::{DoctorLine, DoctorReport, DoctorStatus};
 pub use event::Event;
+pub use health::{Health, Ready};
 pub use id::{ProjectId, RunId, UrlId};
+pub use policy::{PolicyDocument, PolicyList, PolicySummary};
 pub use problem::{Code, Problem};
 pub use project::{AccessType, CreateProject, PatchProject, Project};
 pub use run::{
-    Command, Denial, Encoding, Enforced, Omitted, OnDisconnect, RunRequest, RunResult, RunState, RunSummary, Stream,
-    Truncated, Usage,
+    Command, Denial, Encoding, Enforced, Omitted, OnDisconnect, RunRequest, RunResult, RunState, RunSummary, Signal,
+    SignalRequest, Stream, Truncated, Usage,
 };
 pub use token::{CreateToken, Scope, Token};

@@ -90,6 +90,8 @@ pub enum Code {
     NotAcceptable,
     IdempotencyConflict,
     ProjectBusy,
+    /// The run has ended, so it cannot be signalled.
+    RunEnded,
     NameTaken,
     OutputExpired,
     BodyTooLarge,

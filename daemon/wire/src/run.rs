@@ -230,5 +230,20 @@ pub struct RunList {
     pub next_cursor: Option<RunId>,
 }
 
+/// Body of `POST …/runs/{run}/signal`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SignalRequest {
+    pub signal: Signal,
+}
+
+/// A signal by name (`SIGTERM`, `TERM`) or by number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Signal {
+    Name(String),
+    Number(i32),
+}
+
 /// Why a run did not start, as the keeper says it; `http/problem.rs` adds the status code.
 pub type RunRefused = Problem;
