@@ -1,1 +1,0 @@
-//! The on-disk record of a run.
