@@ -29,14 +29,18 @@ fn main() {
         Ok(control) => control,
         Err(_) => sys::exit(1), // nobody to report to
     };
-    if let Err(report) = launch(&control) {
-        // When the keeper is gone too there is nobody left who could be told.
-        let _ = send(&control, &FromLauncher::Failed(report), &[]);
-        sys::exit(1);
+    match launch(&control) {
+        Ok(plan) => arm_until_closed(control, &plan),
+        Err(report) => {
+            // When the keeper is gone too there is nobody left who could be told.
+            let _ = send(&control, &FromLauncher::Failed(report), &[]);
+            sys::exit(1);
+        }
     }
 }
 
-fn launch(control: &OwnedFd) -> Result<(), Report> {
+/// Makes the sandbox; returns in its pid 1.
+fn launch(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
     let plan = read_plan(control)?;
     // Older kernels do not know slices, and a sandbox without one is only slower.
     let _ = sys::set_slice(SLICE_NS);
@@ -66,8 +70,7 @@ fn launch(control: &OwnedFd) -> Result<(), Report> {
     let pidfd = rustix::process::pidfd_open(own_pid, rustix::process::PidfdFlags::empty())
         .map_err(|errno| Report::new(Step::Fork, errno, "the launcher's own pidfd"))?;
     send(control, &FromLauncher::Ready, &[pidfd.as_fd()]).map_err(|e| Report::new(Step::ReadPlan, e, "ready"))?;
-    drop(pidfd);
-    arm_until_closed(control, &plan)
+    Ok(plan)
 }
 
 fn read_plan(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
@@ -77,21 +80,18 @@ fn read_plan(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
     }
 }
 
-/// One init per request. Returns when the keeper closes the socket; the launcher's exit then ends
-/// the pid namespace and with it everything inside.
-fn arm_until_closed(control: &OwnedFd, plan: &LaunchPlan) -> Result<(), Report> {
-    let lost = |error| Report::new(Step::ReadPlan, error, "control socket");
-    while let Some((message, fds)) = receive(control).map_err(lost)? {
-        match message {
-            ToLauncher::Arm => match sys::fork(namespaces::OF_INIT) {
-                Ok(sys::Forked::Child) => init::run(&plan.init, fds),
-                Ok(sys::Forked::Parent(_)) => {}
-                Err(errno) => init::refuse(&fds, &Report::new(Step::Fork, errno, "an init")),
-            },
-            ToLauncher::Plan(_) | ToLauncher::IdsMapped => {
-                return Err(Report::new(Step::ReadPlan, libc::EPROTO, "unexpected message"));
+/// One init per request. Ends when the keeper closes the socket, or when it speaks no sense; the
+/// launcher's end is the end of the pid namespace and of everything inside.
+fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan) -> ! {
+    while let Ok(Some((ToLauncher::Arm, fds))) = receive(&control) {
+        match sys::fork(namespaces::OF_INIT) {
+            Ok(sys::Forked::Child) => {
+                drop(control);
+                init::run(&plan.init, fds)
             }
+            Ok(sys::Forked::Parent(_)) => {}
+            Err(errno) => init::refuse(&fds, &Report::new(Step::Fork, errno, "an init")),
         }
     }
-    Ok(())
+    sys::exit(0)
 }

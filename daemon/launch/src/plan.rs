@@ -106,7 +106,8 @@ pub struct Rlimit {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resource {
-    AddressSpace,
+    /// Private writable memory of one process, where no cgroup limits it.
+    Data,
     Core,
     FileSize,
     MemoryLock,

@@ -7,7 +7,7 @@ use sandbox_launch::report::{Report, Step};
 pub(crate) fn set(rlimits: &[Rlimit]) -> Result<(), Report> {
     for rlimit in rlimits {
         let resource = match rlimit.resource {
-            Resource::AddressSpace => Kernel::As,
+            Resource::Data => Kernel::Data,
             Resource::Core => Kernel::Core,
             Resource::FileSize => Kernel::Fsize,
             Resource::MemoryLock => Kernel::Memlock,

@@ -116,6 +116,10 @@ impl Reader {
                 self.at = header.end();
                 continue;
             }
+            if self.after_seq.take().is_some_and(|seq| header.seq.checked_sub(1) == Some(seq)) {
+                // The caller knows all that came before, whether it is still kept or not.
+                self.at = header.at;
+            }
             let stdout_bytes = header.at.stdout.saturating_sub(self.at.stdout);
             let stderr_bytes = header.at.stderr.saturating_sub(self.at.stderr);
             if stdout_bytes > 0 || stderr_bytes > 0 {

@@ -66,25 +66,27 @@ impl Writer {
     pub fn append(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let written = self.make_room(rest.len()).and_then(|room| {
-                let (now, later) = rest.split_at(cut(rest, room.min(MAX_CHUNK_BYTES)));
-                self.seq += 1;
-                self.write(Kind::Chunk(stream), now)?;
-                self.output_bytes += now.len() as u64;
-                Ok((now.len(), later))
-            });
-            match written {
-                Ok((now, later)) => {
-                    self.at.advance(stream, now as u64);
-                    rest = later;
-                }
+            let room = match self.make_room(rest.len()) {
+                Ok(room) => room,
                 Err(error) => {
                     // The hole has a number of its own, so that a reader can resume behind it.
                     self.seq += 1;
                     self.at.advance(stream, rest.len() as u64);
                     return Err(error);
                 }
+            };
+            let (now, later) = rest.split_at(cut(rest, room.min(MAX_CHUNK_BYTES)));
+            self.seq += 1;
+            let result = self.write(Kind::Chunk(stream), now);
+            self.output_bytes += now.len() as u64;
+            self.at.advance(stream, now.len() as u64);
+            if result.is_err() {
+                // Begun, it will be completed, and only what follows is lost: a hole of its own.
+                self.seq += u64::from(!self.unwritten.is_empty() && !later.is_empty());
+                self.at.advance(stream, later.len() as u64);
+                return result;
             }
+            rest = later;
         }
         Ok(())
     }
@@ -94,7 +96,8 @@ impl Writer {
     pub fn finish(&mut self, outcome: &RunOutcome) -> io::Result<()> {
         let payload = encode_exit(outcome)?;
         loop {
-            match self.complete().and_then(|()| self.write_exit(&payload)) {
+            let result = self.complete().and_then(|()| self.write_exit(&payload));
+            match result {
                 Err(error) if is_full(&error) && self.oldest < self.current => self.unlink_oldest()?,
                 result => return result,
             }
@@ -123,12 +126,13 @@ impl Writer {
     }
 
     /// How many bytes of output the open segment may still take; opens the next one when none.
+    /// No record is unfinished afterwards.
     fn make_room(&mut self, wanted: usize) -> io::Result<usize> {
+        self.complete()?;
         let full = self.output_bytes >= self.segment_bytes
             // Many tiny records weigh more than what they carry: the disk is bounded too.
             || self.file_bytes >= 2 * self.segment_bytes;
         if full {
-            self.complete()?;
             if (self.current + 1).saturating_sub(self.oldest) >= KEPT_AT_EITHER_END {
                 self.unlink_oldest()?;
             }
@@ -151,9 +155,8 @@ impl Writer {
         }
     }
 
-    /// Appends one record with the current number and positions.
+    /// Appends one record with the current number and positions; none is unfinished.
     fn write(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
-        self.complete()?;
         let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
         let header = Header { kind, length, seq: self.seq, at: self.at }.encode();
         let mut done = 0;
@@ -164,19 +167,19 @@ impl Writer {
                 IoSlice::new(&payload[done.saturating_sub(HEADER_BYTES)..]),
             ];
             match rustix::io::writev(&self.file, &parts) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
+                Err(Errno::INTR) => {}
+                Ok(count @ 1..) => {
                     done += count;
                     self.file_bytes += count as u64;
                 }
-                Err(Errno::INTR) => {}
-                Err(error) => {
+                failed => {
+                    let error = failed.map_or_else(io::Error::from, |_| io::ErrorKind::WriteZero.into());
                     // What is in the file stays; a reader may have seen it.
                     if done > 0 {
                         self.unwritten =
                             [&header[done.min(HEADER_BYTES)..], &payload[done.saturating_sub(HEADER_BYTES)..]].concat();
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         }
@@ -225,4 +228,61 @@ fn cut(bytes: &[u8], room: usize) -> usize {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Follower, append, ended, start_record};
+    use super::super::{Item, Reader};
+    use super::*;
+    use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+
+    /// A pipe of two pages stands for a disk that is full: it takes a part, then nothing, and
+    /// there is space again when it has been read.
+    #[test]
+    fn a_full_disk_leaves_a_journal_that_can_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("run");
+        let mut writer = Writer::create(&dir, 8 << 20, &start_record()).unwrap();
+        let (disk, input) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).unwrap();
+        fcntl_setpipe_size(&input, 8192).unwrap();
+        let file = std::mem::replace(&mut writer.file, input);
+        let make_space = || {
+            let mut page = [0; 8192];
+            while let Ok(count @ 1..) = rustix::io::read(&disk, &mut page) {
+                let mut rest = &page[..count];
+                while !rest.is_empty() {
+                    rest = &rest[write(&file, rest).unwrap()..];
+                }
+            }
+        };
+
+        let (mut failed, mut torn) = (0, 0);
+        for round in 0..400 {
+            let stream = if round % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+            let result = append(&mut writer, stream, 1 + round * 37 % 7000);
+            failed += u32::from(result.is_err());
+            torn += u32::from(!writer.unwritten.is_empty());
+            if round % 5 == 0 {
+                make_space();
+            }
+        }
+        assert!(failed > 50 && torn > 50, "{failed} {torn}");
+        let (stdout, stderr) = writer.totals();
+        let end = ended(stdout, stderr);
+        while writer.finish(&end).is_err() {
+            make_space();
+        }
+        make_space();
+
+        let mut reader = Reader::open(&dir).unwrap();
+        let mut follower = Follower::default();
+        while !follower.ended {
+            let item = reader.next().unwrap();
+            assert_ne!(item, Item::Pending, "{follower:?}");
+            follower.see(&item);
+        }
+        assert!(follower.missing > 100_000, "{follower:?}");
+        assert_eq!(super::super::outcome(&dir).unwrap(), Some(end));
+    }
 }

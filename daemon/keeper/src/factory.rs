@@ -1,0 +1,216 @@
+//! Makes a sandbox: plan, cgroups, launcher, receipt. Blocking.
+
+use crate::api::KeeperSpec;
+use crate::cgroup::{Controller, Hierarchy, Kind, LeafPool, ProjectGroup};
+use crate::plan::{self, Facts, UID};
+use crate::pool::Sandbox;
+use crate::project::internal;
+use crate::spawn::{Ids, Program, SpawnError, launch};
+use crate::view;
+use sandbox_launch::report::Step;
+use sandbox_policy::{Layer, NetworkMode, Policy, SyscallProfile};
+use sandbox_wire::{Code, Enforced, Problem};
+use std::sync::{Arc, OnceLock};
+
+/// What a keeper finds out once and all its sandboxes share.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    facts: Facts,
+    hierarchy: Hierarchy,
+    group: OnceLock<Option<Arc<ProjectGroup>>>,
+}
+
+impl Ground {
+    pub(crate) fn survey() -> Self {
+        let hierarchy = Hierarchy::detect();
+        let facts = Facts {
+            privileged: rustix::process::geteuid().is_root(),
+            cgroups: hierarchy.has(Controller::Memory) && hierarchy.has(Controller::Pids),
+            cpus: usable_cpus(),
+            memory_total_bytes: total_memory(),
+        };
+        Self { facts, hierarchy, group: OnceLock::new() }
+    }
+
+    /// Removes the cgroups, once nothing is left in them.
+    pub(crate) fn clear(&self) {
+        if let Some(Some(group)) = self.group.get()
+            && let Err(error) = group.remove()
+        {
+            tracing::warn!(%error, "a cgroup stays behind");
+        }
+    }
+
+    /// Host pids of everything that runs inside; none can be named without cgroups.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        self.group.get().and_then(Option::as_ref).map_or_else(Vec::new, |group| group.pids())
+    }
+
+    fn leaves(&self, policy: &Policy, spec: &KeeperSpec) -> Option<LeafPool> {
+        let group = self.group.get_or_init(|| {
+            if self.hierarchy.kind() == Kind::None {
+                return None;
+            }
+            match ProjectGroup::create(&self.hierarchy, &spec.cgroup_name, &spec.project, policy.limits()) {
+                Ok(group) => Some(Arc::new(group)),
+                Err(error) => {
+                    tracing::warn!(%error, "no cgroups: limits fall back to rlimits");
+                    None
+                }
+            }
+        });
+        let pool = LeafPool::new(Arc::clone(group.as_ref()?), policy.limits());
+        pool.inspect_err(|error| tracing::warn!(%error, "no cgroup leaves: limits fall back to rlimits")).ok()
+    }
+}
+
+/// Makes the sandbox of one policy, or says what the host lacks for it.
+pub(crate) fn make(
+    ground: &Ground,
+    program: &Program,
+    policy: Arc<Policy>,
+    spec: &KeeperSpec,
+) -> Result<Arc<Sandbox>, Box<Problem>> {
+    let leaves = ground.leaves(&policy, spec);
+    let facts = Facts { cgroups: ground.facts.cgroups && leaves.is_some(), ..ground.facts.clone() };
+    let receipt = receipt(&policy, ground, &facts, spec);
+    check_required(&policy, &receipt, &facts)?;
+    let denied = view::denied_now(&policy, spec);
+    let plan = plan::plan(&policy, spec, &facts).map_err(|error| match error {
+        plan::PlanError::Filtered => Box::new(
+            Problem::new(Code::PolicyRefused, error.to_string())
+                .with("rule", "network.mode")
+                .with("policy", policy.name()),
+        ),
+        plan::PlanError::Workspace { .. } => Box::new(Problem::new(Code::InvalidDirectory, error.to_string())),
+    })?;
+    let ids = match spec.id_base {
+        Some(base) if facts.privileged => Ids::Range { base },
+        _ => Ids::Single { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
+    };
+    let owner = match ids {
+        Ids::Range { base } => Some(base + UID),
+        Ids::Single { .. } => None,
+    };
+    let launcher = launch(program, plan, ids).map_err(|error| unlaunched(&error))?;
+    let environment = plan::environment(&policy);
+    Ok(Sandbox::new(policy, environment, receipt, denied, launcher, leaves, owner))
+}
+
+/// What is in force. Everything listed was set up by the launcher, which fails as a whole when one
+/// step fails.
+fn receipt(policy: &Policy, ground: &Ground, facts: &Facts, spec: &KeeperSpec) -> Enforced {
+    let own_network = policy.network().mode == NetworkMode::None;
+    let mut namespaces = vec!["user", "mnt", "pid"];
+    if own_network {
+        namespaces.push("net");
+    }
+    namespaces.extend(["ipc", "uts", "cgroup"]);
+    let landlock_abi = sandbox_launch::sys::landlock_abi();
+    let mut missing = Vec::new();
+    if landlock_abi.is_none() {
+        missing.push(
+            "Landlock is not enabled in this kernel: boot with lsm=landlock,… ; the view and its read-only mounts hold meanwhile"
+                .to_owned(),
+        );
+    }
+    for lack in ground.hierarchy.missing() {
+        missing.push(format!("{}: {}", lack.why, lack.mend));
+    }
+    Enforced {
+        policy: policy.name().to_owned(),
+        namespaces: namespaces.into_iter().map(str::to_owned).collect(),
+        landlock_abi,
+        seccomp: match policy.syscalls() {
+            SyscallProfile::Default => "default".to_owned(),
+            SyscallProfile::Strict => "strict".to_owned(),
+        },
+        cgroup: if facts.cgroups { ground.hierarchy.kind().as_str() } else { "none" }.to_owned(),
+        network: if own_network { "none" } else { "host" }.to_owned(),
+        ids: if facts.privileged && spec.id_base.is_some() { "range" } else { "single" }.to_owned(),
+        disk: "measured".to_owned(),
+        missing,
+    }
+}
+
+/// `[require]` fails closed.
+fn check_required(policy: &Policy, receipt: &Enforced, facts: &Facts) -> Result<(), Box<Problem>> {
+    let has = |layer: &Layer| match layer {
+        Layer::User => receipt.namespaces.iter().any(|ns| ns == "user"),
+        Layer::Pid => receipt.namespaces.iter().any(|ns| ns == "pid"),
+        Layer::Mnt => receipt.namespaces.iter().any(|ns| ns == "mnt"),
+        Layer::Net => receipt.namespaces.iter().any(|ns| ns == "net"),
+        Layer::Ipc => receipt.namespaces.iter().any(|ns| ns == "ipc"),
+        Layer::Uts => receipt.namespaces.iter().any(|ns| ns == "uts"),
+        Layer::Cgroup => receipt.namespaces.iter().any(|ns| ns == "cgroup"),
+        Layer::Landlock => receipt.landlock_abi.is_some(),
+        Layer::Seccomp => true, // without it no init gets ready
+        Layer::Limits => facts.cgroups,
+        Layer::Ids => receipt.ids == "range",
+    };
+    let Some(lacking) = policy.require().iter().find(|layer| !has(layer)) else { return Ok(()) };
+    let name = format!("{lacking:?}").to_lowercase();
+    let why = receipt.missing.first().cloned().unwrap_or_else(|| match lacking {
+        Layer::Ids => "own host ids need a daemon that runs as root".to_owned(),
+        Layer::Net => "network mode `host` shares the host's network".to_owned(),
+        _ => "run `sandboxctl doctor` for the cause".to_owned(),
+    });
+    let text =
+        format!("the policy {} requires the layer `{name}`, which this host does not give: {why}", policy.name());
+    Err(Box::new(
+        Problem::new(Code::LayerUnavailable, text)
+            .with("layer", name)
+            .with("policy", policy.name())
+            .next("run `sandboxctl doctor` and do what it says, or use a policy that does not require the layer"),
+    ))
+}
+
+/// The launcher's failures that the owner of the host can mend.
+fn unlaunched(error: &SpawnError) -> Box<Problem> {
+    let layer = match error {
+        SpawnError::Step(report) => match report.step {
+            Step::EnterUserNamespace | Step::SetIds => Some("user"),
+            Step::MapIds if !report.subject.is_empty() && report.subject.starts_with('/') => {
+                let text = format!(
+                    "the filesystem of {} cannot map ids ({}), so its files could not keep their owner",
+                    report.subject,
+                    std::io::Error::from_raw_os_error(report.errno)
+                );
+                let problem = Problem::new(Code::InvalidDirectory, text);
+                return Box::new(
+                    problem.next("use a folder on ext4, xfs, btrfs or tmpfs, or run the daemon as the folder's owner"),
+                );
+            }
+            Step::EnterNamespaces => Some("namespaces"),
+            Step::Mount | Step::PivotRoot => Some("mnt"),
+            Step::Loopback => Some("net"),
+            _ => None,
+        },
+        SpawnError::MapIds(_) => Some("user"),
+        _ => None,
+    };
+    match layer {
+        None => internal(error),
+        Some(layer) => {
+            tracing::error!(%error, "no sandbox");
+            let text = format!("this host does not let the sandbox be made: {error}");
+            Box::new(
+                Problem::new(Code::LayerUnavailable, text)
+                    .with("layer", layer)
+                    .next("run `sandboxctl doctor`: it names the setting that forbids it"),
+            )
+        }
+    }
+}
+
+fn usable_cpus() -> Vec<u32> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU as u32).filter(|cpu| set.is_set(*cpu as usize)).collect(),
+        Err(_) => vec![0],
+    }
+}
+
+fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}

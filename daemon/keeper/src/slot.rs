@@ -1,0 +1,192 @@
+//! An armed init as the keeper holds it: ready for one run.
+
+use crate::cgroup::Leaf;
+use crate::spawn::Launcher;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use sandbox_launch::protocol::{
+    Enforcement, FromInit, REPORT_BYTES, ToInit, ToLauncher, encode_order, receive_with, send, send_bytes,
+};
+use sandbox_launch::report::Report;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+
+/// Large pipes spare wake-ups; who may not have them gets the kernel's 64 KiB.
+const PIPE_BYTES: usize = 1 << 20;
+/// How long an init may take to get ready.
+const ARM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why no init got ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArmError {
+    #[error("cannot make the pipes of a run: {0}")]
+    Pipes(#[source] io::Error),
+    #[error("the launcher is gone: {0}")]
+    Launcher(#[source] io::Error),
+    #[error("an init {0}")]
+    Step(#[from] Report),
+    #[error(transparent)]
+    Leaf(#[from] crate::cgroup::CgroupError),
+    #[error("an init did not get ready")]
+    Silent,
+}
+
+/// A descriptor that can only be waited for.
+#[derive(Debug)]
+pub(crate) struct Pidfd(AsyncFd<OwnedFd>);
+
+impl Pidfd {
+    /// Completes when the process is dead, and with an init all that it contained.
+    pub(crate) async fn dead(&self) {
+        // An error means that the runtime is shutting down, which ends the wait as well.
+        let _ = self.0.readable().await;
+    }
+
+    pub(crate) fn kill(&self) {
+        match rustix::process::pidfd_send_signal(self.0.get_ref(), Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => tracing::error!(%errno, "cannot kill an init"),
+        }
+    }
+}
+
+/// The two ends of a conversation with one init, and what it was given.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    report: AsyncFd<OwnedFd>,
+    runner: OwnedFd,
+    pub stdout: pipe::Receiver,
+    pub stderr: pipe::Receiver,
+    pub pidfd: Pidfd,
+    pub leaf: Option<Leaf>,
+    pub landlock: Enforcement,
+}
+
+/// Makes an init through the launcher and waits until it is ready. `owner` is the host id that
+/// commands have, when it is not the keeper's own: then the pipes must be theirs, or
+/// `/dev/stdout` could not be opened again.
+pub(crate) async fn arm(launcher: &Launcher, mut leaf: Option<Leaf>, owner: Option<u32>) -> Result<Slot, ArmError> {
+    let pipes = |errno: Errno| ArmError::Pipes(errno.into());
+    let (report, their_report) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipes)?;
+    let (runner, their_runner) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(pipes)?;
+    let (stdout, their_stdout) = output_pipe(owner)?;
+    let (stderr, their_stderr) = output_pipe(owner)?;
+    {
+        let mut fds: Vec<BorrowedFd<'_>> =
+            vec![their_report.as_fd(), their_runner.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
+        if let Some(leaf) = &leaf {
+            fds.extend(leaf.join_fds().iter().map(AsFd::as_fd));
+        }
+        send(&launcher.control, &ToLauncher::Arm, &fds).map_err(ArmError::Launcher)?;
+    }
+    drop((their_report, their_runner, their_stdout, their_stderr));
+
+    rustix::io::ioctl_fionbio(&report, true).map_err(pipes)?;
+    let report = watch(report).map_err(ArmError::Pipes)?;
+    let ready = tokio::time::timeout(ARM_TIMEOUT, receive(&report)).await;
+    let (landlock, pidfd) = match ready.map_err(|_| ArmError::Silent)? {
+        Ok(Some((FromInit::Armed { landlock }, mut fds))) => (landlock, fds.pop().ok_or(ArmError::Silent)?),
+        Ok(Some((FromInit::Failed(report), _))) => return Err(report.into()),
+        Ok(Some((FromInit::Ended { .. }, _)) | None) => return Err(ArmError::Silent),
+        Err(error) => return Err(ArmError::Launcher(error)),
+    };
+    let pidfd = watch(pidfd).map_err(ArmError::Pipes)?;
+    if let Some(leaf) = &mut leaf {
+        leaf.begin()?;
+    }
+    Ok(Slot { report, runner, stdout, stderr, pidfd: Pidfd(pidfd), leaf, landlock })
+}
+
+fn output_pipe(owner: Option<u32>) -> Result<(pipe::Receiver, OwnedFd), ArmError> {
+    let failed = |errno: Errno| ArmError::Pipes(errno.into());
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
+    rustix::io::ioctl_fionbio(&ours, true).map_err(failed)?;
+    let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE_BYTES); // limited for ordinary users; smaller is only slower
+    give(&theirs, owner).map_err(failed)?;
+    Ok((pipe::Receiver::from_owned_fd(ours).map_err(ArmError::Pipes)?, theirs))
+}
+
+/// A pipe for standard input: our writing end, their reading end.
+pub(crate) fn input_pipe(owner: Option<u32>) -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    give(&theirs, owner)?;
+    Ok((pipe::Sender::from_owned_fd(ours)?, theirs))
+}
+
+fn give(pipe: &OwnedFd, owner: Option<u32>) -> Result<(), Errno> {
+    match owner {
+        Some(id) => rustix::fs::fchown(pipe, Some(rustix::fs::Uid::from_raw(id)), Some(rustix::fs::Gid::from_raw(id))),
+        None => Ok(()),
+    }
+}
+
+impl Slot {
+    /// Hands the command over. The runner waits for nothing else, so this does not block for long.
+    pub(crate) fn order(&self, order: &sandbox_launch::plan::RunPlan, stdin: Option<&OwnedFd>) -> io::Result<()> {
+        let bytes = encode_order(order)?;
+        let fds: Vec<BorrowedFd<'_>> = stdin.iter().map(|fd| fd.as_fd()).collect();
+        let mut sent = send_bytes(&self.runner, &bytes, &fds)?;
+        while sent < bytes.len() {
+            sent += send_bytes(&self.runner, &bytes[sent..], &[])?;
+        }
+        Ok(())
+    }
+
+    /// Next report of the init; `None` when it is gone. Cancel-safe.
+    pub(crate) async fn report(&self) -> io::Result<Option<FromInit>> {
+        Ok(receive(&self.report).await?.map(|(message, _)| message))
+    }
+
+    /// Signals every process of the run but its init.
+    pub(crate) fn signal(&self, signal: i32) {
+        // An init that is gone has no process left to signal.
+        let _ = send(self.report.get_ref(), &ToInit::Signal(signal), &[]);
+    }
+
+    /// Why the runner did not become the command, if it did not. Meant for after its end.
+    pub(crate) fn not_started(&self) -> Option<Report> {
+        rustix::io::ioctl_fionbio(&self.runner, true).ok()?;
+        let mut buffer = [0; REPORT_BYTES];
+        let length = rustix::io::read(&self.runner, &mut buffer).ok().filter(|length| *length > 0)?;
+        sandbox_launch::protocol::decode(&buffer[..length]).ok()
+    }
+
+    /// Completes when the runner has become the command, or has said why it has not.
+    pub(crate) async fn started(&self) -> Result<(), Report> {
+        let failed = |error: io::Error| Report::new(sandbox_launch::report::Step::Exec, error, "");
+        let socket = self.runner.try_clone().map_err(failed)?;
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| failed(errno.into()))?;
+        let socket = watch(socket).map_err(failed)?;
+        let mut buffer = [0; REPORT_BYTES];
+        let read = socket.async_io(Interest::READABLE, |socket| Ok(rustix::io::read(socket, &mut buffer)?)).await;
+        match read.map_err(failed)? {
+            // Closed by execve(2).
+            0 => Ok(()),
+            length => Err(sandbox_launch::protocol::decode(&buffer[..length]).map_err(failed)?),
+        }
+    }
+}
+
+/// Lets the runtime wait for a descriptor to become readable.
+#[allow(deprecated, reason = "the other constructor is unsafe; what it guards against cannot be done with an OwnedFd")]
+fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(fd, Interest::READABLE)
+}
+
+async fn receive(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<(FromInit, Vec<OwnedFd>)>> {
+    socket
+        .async_io(Interest::READABLE, |socket| {
+            let mut buffer = [0; REPORT_BYTES];
+            receive_with(socket, &mut buffer)
+        })
+        .await
+}
