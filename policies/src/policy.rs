@@ -1,12 +1,29 @@
 //! A resolved and valid policy.
+//!
+//! Output of [`crate::resolve`]; input of [`crate::admit`] and of the keeper. Its rules, not their
+//! origin, make two policies equal and give them their digest.
 
+use crate::{Layer, Place, SyscallProfile};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 /// What a project's commands may do. Made only by resolving a policy file; serialised between
-/// sandboxd and its keepers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// sandboxd and its keepers, without the origin of its rules.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Rules", into = "Rules")]
 pub struct Policy {
+    rules: Rules,
+    digest: String,
+    provenance: Provenance,
+}
+
+/// All that a policy says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rules {
     pub(crate) name: String,
     pub(crate) description: String,
     pub(crate) filesystem: Filesystem,
@@ -27,6 +44,7 @@ pub struct Filesystem {
     pub write: Vec<String>,
     /// Neither readable nor writable, though below one of the above.
     pub deny: Vec<String>,
+    /// Overlap neither each other nor `read`.
     pub mount: Vec<Mount>,
 }
 
@@ -37,25 +55,48 @@ pub struct Mount {
     pub mode: MountMode,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MountMode {
+    /// Readable.
     Ro,
+    /// Refused in policy files.
     Rw,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     pub mode: NetworkMode,
+    /// Canonical spellings of [`crate::EgressRule`]; empty unless `filtered`.
     pub allow: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkMode {
+    /// A network of its own, with loopback only.
     None,
+    /// Only the destinations in `allow`.
     Filtered,
+    /// The host's network, unfiltered.
     Host,
+}
+
+impl NetworkMode {
+    /// The word in a policy file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Filtered => "filtered",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// Limits of a project's sandbox as a whole and of each run in it.
@@ -74,83 +115,121 @@ pub struct Limits {
     pub max_timeout_ms: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SyscallProfile {
-    Default,
-    Strict,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     pub set: BTreeMap<String, String>,
-    /// Names passed on from the daemon's own environment, where it has them.
+    /// Names passed on from the daemon's own environment, where it has them; see [`crate::environment`].
     pub pass: Vec<String>,
-}
-
-/// A layer of isolation that a policy may require.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Layer {
-    User,
-    Pid,
-    Mnt,
-    Net,
-    Ipc,
-    Uts,
-    Cgroup,
-    Landlock,
-    Seccomp,
-    /// Memory, cpu and pids limits by cgroup and not by rlimits.
-    Limits,
-    /// An own host id range for the project.
-    Ids,
 }
 
 /// A claim that `policy check` runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTest {
+    /// A shell line.
     pub command: String,
     pub expect: Expectation,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Expectation {
+    /// The command ends with exit code 0.
     Allowed,
+    /// The command fails, or is not admitted.
     Denied,
 }
 
+impl Expectation {
+    /// The word in a policy file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+        }
+    }
+}
+
+/// Which file and line a rule comes from. Empty for a policy that came over a wire.
+#[derive(Debug, Clone, Default)]
+pub struct Provenance {
+    /// By rule (`filesystem.read`, `limits.memory`, …) and item (a path, a name; empty for single values).
+    places: Arc<BTreeMap<(&'static str, String), Place>>,
+}
+
+impl Provenance {
+    pub(crate) fn new(places: BTreeMap<(&'static str, String), Place>) -> Self {
+        Self { places: Arc::new(places) }
+    }
+
+    /// Where `rule` says `item`: `of("filesystem.read", "/usr")`, `of("limits.memory", "")`.
+    pub fn of(&self, rule: &'static str, item: &str) -> Option<&Place> {
+        self.places.get(&(rule, item.to_owned()))
+    }
+}
+
 impl Policy {
+    pub(crate) fn new(rules: Rules, provenance: Provenance) -> Self {
+        let canonical = serde_json::to_vec(&rules).expect("rules are texts and finite numbers");
+        let digest = Sha256::digest(canonical).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        Self { rules, digest, provenance }
+    }
+
     pub fn name(&self) -> &str {
-        &self.name
+        &self.rules.name
     }
     pub fn description(&self) -> &str {
-        &self.description
+        &self.rules.description
     }
     pub fn filesystem(&self) -> &Filesystem {
-        &self.filesystem
+        &self.rules.filesystem
     }
     pub fn network(&self) -> &Network {
-        &self.network
+        &self.rules.network
     }
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.rules.limits
     }
     pub fn syscalls(&self) -> SyscallProfile {
-        self.syscalls
+        self.rules.syscalls
     }
     pub fn environment(&self) -> &Environment {
-        &self.environment
+        &self.rules.environment
     }
+    /// Sorted, each once. Contains `net` whenever the network mode is `none`.
     pub fn require(&self) -> &[Layer] {
-        &self.require
+        &self.rules.require
     }
     pub fn tests(&self) -> &[PolicyTest] {
-        &self.tests
+        &self.rules.tests
     }
-    /// Equal for equal policies; names a policy between sandboxd and its keepers.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+    /// Equal for equal policies; names a policy between sandboxd and its keepers. 32 hexadecimal
+    /// digits: the first half of the SHA-256 of all rules.
     pub fn digest(&self) -> String {
-        String::new()
+        self.digest.clone()
+    }
+    /// [`Policy::digest`] without a copy.
+    pub fn digest_str(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules == other.rules
+    }
+}
+
+impl From<Rules> for Policy {
+    fn from(rules: Rules) -> Self {
+        Self::new(rules, Provenance::default())
+    }
+}
+
+impl From<Policy> for Rules {
+    fn from(policy: Policy) -> Self {
+        policy.rules
     }
 }
