@@ -12,7 +12,8 @@ pub const HOME: &str = "/home/user";
 pub const PROJECT: &str = "/home/user/project";
 
 /// Files of `/etc` that the sandbox writes itself, with its own user and host names.
-pub const COMPOSED: [&str; 5] = ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
+pub const COMPOSED: [&str; 6] =
+    ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/etc/mtab"];
 
 /// PATH_MAX with its NUL, and NAME_MAX; see limits.h(0p).
 const MAX_PATH: usize = 4095;
@@ -167,8 +168,10 @@ pub(crate) fn kept_by_sandbox(path: &str) -> Option<&'static str> {
         Some("the sandbox writes this file itself")
     } else if at_or_below(path, HOME) || path == "/home" {
         Some("the home folder is the project's own; `write` says which parts of it are writable")
-    } else if at_or_below(path, "/tmp") {
+    } else if at_or_below(path, "/tmp") || at_or_below(path, "/var/tmp") {
         Some("every project has a /tmp of its own")
+    } else if path == "/var" {
+        Some("/var/tmp below it is the project's own, and the daemon keeps its state there")
     } else {
         None
     }
@@ -225,7 +228,7 @@ mod tests {
         for path in ["/etc/ssl", "/usr", "/opt", "/var/lib/x", "/etc/sshd"] {
             assert!(kept_from_host(path).is_none(), "{path}");
         }
-        for path in ["/home", "/home/user", "/home/user/x", "/tmp", "/tmp/x", "/etc/passwd"] {
+        for path in ["/home", "/home/user", "/home/user/x", "/tmp", "/tmp/x", "/var", "/var/tmp", "/etc/passwd"] {
             assert!(kept_by_sandbox(path).is_some(), "{path}");
         }
         assert!(kept_by_sandbox("/home/alice").is_none());
