@@ -15,6 +15,9 @@
 //! requests name runs, and runs end with their keeper: sending those again cannot do anything twice.
 //! [`Keeper::exchange`] is the only place that decides this.
 
+#[cfg(test)]
+mod tests;
+
 use crate::api::{KillCause, Reply, Request, RunOrder};
 use crate::frame::{Connection, Frame, FrameError};
 use crate::socket;
