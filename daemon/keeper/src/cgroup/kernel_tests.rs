@@ -34,11 +34,14 @@ struct Bench {
 }
 
 impl Bench {
-    /// `None`, with the reason printed, where cgroups cannot be used.
+    /// `None`, with the reason printed, where cgroups cannot be used; a failure where
+    /// `SANDBOX_REQUIRE` names them.
     fn set_up() -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let hierarchy = Hierarchy::detect();
         if !hierarchy.is_complete() {
+            let required = std::env::var("SANDBOX_REQUIRE").unwrap_or_default();
+            assert!(!required.split(',').any(|name| name == "cgroup"), "cgroup is required: {:?}", hierarchy.missing());
             println!("skipped, cgroup limits are not available here: {:?}", hierarchy.missing());
             return None;
         }

@@ -273,7 +273,9 @@ fn not_offered(controller: Controller, parent: &Path) -> Why {
         Some(above) if v2::available(above).iter().any(|have| have == controller.name()) => {
             format!("echo +{controller} | sudo tee {}/cgroup.subtree_control", above.display())
         }
-        Some(_) => "sudo systemctl set-property user@$(id -u).service Delegate='cpu memory pids'".to_owned(),
+        Some(_) => "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu memory pids\\n' \
+            | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload, then log in anew"
+            .to_owned(),
         None => format!("boot the kernel with cgroup_enable={controller}"),
     };
     (why, mend)
@@ -293,7 +295,9 @@ fn writable(dir: &Path, read_only_mount: bool, version: Version) -> Result<(), W
         Ok(()) if !read_only_mount => Ok(()),
         Ok(()) | Err(rustix::io::Errno::ROFS) => Err((
             format!("cgroup {} is mounted read-only", dir.display()),
-            "start the container with -v /sys/fs/cgroup:/sys/fs/cgroup:rw".to_owned(),
+            "start the container with --security-opt writable-cgroups=true (podman: unmask=/sys/fs/cgroup); \
+                on a plain host: sudo mount -o remount,rw /sys/fs/cgroup"
+                .to_owned(),
         )),
         Err(_) => Err((
             // The same words for every v1 hierarchy, so that one sentence tells them all.

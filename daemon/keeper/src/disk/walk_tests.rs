@@ -90,7 +90,7 @@ fn closed_folders_of_our_own_are_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let shut = dir.path().join("shut");
     fs::create_dir(&shut).unwrap();
-    fs::set_permissions(&shut, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&shut, fs::Permissions::from_mode(0o000)).unwrap();
     assert_eq!(walk(&[dir.path()], None).closed, 1);
     fs::set_permissions(&shut, fs::Permissions::from_mode(0o700)).unwrap();
 }
