@@ -1,0 +1,275 @@
+//! `sandboxctl run`: one command in a sandbox, as if it ran here.
+//!
+//! `RunArgs -> RunRequest -> events -> our output and exit status`.
+
+use super::follow::{Ended, Follower, Stop};
+use super::policy_file::{self, PolicyChoice};
+use super::project;
+use crate::args::{Globals, RunArgs};
+use crate::client::{Client, ClientError};
+use crate::connect;
+use crate::exit::{self, Ending};
+use crate::failure::Failure;
+use crate::interrupt::Interrupts;
+use crate::output::Output;
+use crate::render;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sandbox_wire::{Code, Command, Encoding, Enforced, Problem, Project, RunRequest, RunSummary};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+
+/// What `-i` reads at most; the daemon takes no larger body.
+const STDIN_LIMIT_BYTES: u64 = 8 << 20;
+
+pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<u8, Failure> {
+    let timeout_ms = args.timeout.map(|timeout| timeout.0);
+    let verbose = args.verbose;
+    let place = Place::of(&args)?;
+    let request = request(args)?;
+    let client = connect::client(globals).await?;
+    let mut interrupts = Interrupts::listen();
+    let start = async {
+        let project = place.project(&client).await?;
+        let path = format!("/projects/{project}/run");
+        let stream = client.post_stream(&path, &request).await?;
+        Ok::<_, Failure>((project, stream))
+    };
+    let (project, stream) = tokio::select! {
+        // Nothing runs yet, or the daemon ends it because we go away.
+        signal = interrupts.next() => return Ok(signal.exit_code()),
+        started = start => started?,
+    };
+    let output = match globals.json {
+        true => None,
+        false => Some(Output::open().map_err(|error| {
+            Failure::new(Code::Internal, format!("cannot use standard output and standard error: {error}"))
+        })?),
+    };
+    let mut follower = Follower::new(globals, client.clone(), project.clone(), output);
+    let ended = follower.follow(stream, &mut interrupts).await?;
+    finish(&client, &project, ended, timeout_ms, globals.json, verbose).await
+}
+
+/// Says how it ended; the exit status.
+async fn finish(
+    client: &Client,
+    project: &str,
+    ended: Ended,
+    timeout_ms: Option<i64>,
+    json: bool,
+    verbose: bool,
+) -> Result<u8, Failure> {
+    let stopped = match ended.stop {
+        Some(Stop::Signal(signal)) => Some(signal.exit_code()),
+        Some(Stop::ReaderGone) => Some(render::EXIT_BROKEN_PIPE),
+        None => None,
+    };
+    // Without an outcome nobody knows how it ended, and we were told not to wait for it.
+    let Some(outcome) = ended.outcome else { return Ok(stopped.unwrap_or(crate::EXIT_RUN_FAILED)) };
+    if json {
+        let summary: RunSummary = client.get(&format!("/projects/{project}/runs/{}", outcome.run_id)).await?;
+        match &summary.result {
+            Some(result) => render::json(result),
+            None => render::json(&outcome),
+        }
+    }
+    let ending = Ending::from(&outcome);
+    if stopped.is_none()
+        && let Some(sentence) = exit::sentence(&ending, timeout_ms)
+    {
+        eprintln!("sandboxctl: {}", render::plain(&sentence));
+    }
+    if verbose {
+        eprint!("{}", receipt(&outcome.run_id.to_string(), &outcome.enforced, outcome.duration_ms));
+    }
+    Ok(stopped.unwrap_or_else(|| exit::status(&ending)))
+}
+
+/// The receipt for people.
+fn receipt(run_id: &str, enforced: &Enforced, duration_ms: f64) -> String {
+    let landlock = enforced.landlock_abi.map_or("none".to_owned(), |abi| format!("ABI {abi}"));
+    let mut lines = vec![
+        format!("run {run_id}, {}", crate::duration::spoken(duration_ms)),
+        format!("policy {}", enforced.policy),
+        format!("namespaces {}", enforced.namespaces.join(" ")),
+        format!("landlock {landlock}, seccomp {}", enforced.seccomp),
+        format!("cgroup {}, disk {}", enforced.cgroup, enforced.disk),
+        format!("network {}, ids {}", enforced.network, enforced.ids),
+    ];
+    lines.extend(enforced.missing.iter().map(|missing| format!("missing: {missing}")));
+    lines.iter().map(|line| format!("sandboxctl: {}\n", render::plain(line))).collect()
+}
+
+/// Which project a run belongs to.
+enum Place {
+    Project(String),
+    /// Absolute, with links resolved.
+    Dir {
+        path: String,
+        asked_for: bool,
+    },
+}
+
+impl Place {
+    fn of(args: &RunArgs) -> Result<Self, Failure> {
+        match (&args.project, &args.dir) {
+            (Some(project), _) => Ok(Self::Project(project::reference(project)?)),
+            (None, Some(dir)) => Ok(Self::Dir { path: project::folder(dir)?, asked_for: true }),
+            (None, None) => Ok(Self::Dir { path: project::folder(Path::new("."))?, asked_for: false }),
+        }
+    }
+
+    /// What stands for the project in paths of the HTTP interface.
+    async fn project(&self, client: &Client) -> Result<String, Failure> {
+        match self {
+            Self::Project(project) => Ok(project.clone()),
+            // The folders of another computer are not ours, even if they have the same names.
+            Self::Dir { asked_for: false, .. } if !client.endpoint().is_local() => {
+                let problem = Problem::new(
+                    Code::InvalidDirectory,
+                    format!("the daemon at {} does not have this computer's folders", client.endpoint()),
+                );
+                Err(problem.next("name one of its projects with --project").into())
+            }
+            Self::Dir { path, .. } => {
+                let body = sandbox_wire::CreateProject { dir: Some(path.clone()), ..Default::default() };
+                let created = match client.post::<Project>("/projects", &body).await {
+                    // A daemon that was about to end when we came: its successor answers. Asking twice
+                    // makes no second project.
+                    Err(ClientError::Broken { .. }) => client.post::<Project>("/projects", &body).await,
+                    answer => answer,
+                };
+                Ok(created?.id.to_string())
+            }
+        }
+    }
+}
+
+fn request(args: RunArgs) -> Result<RunRequest, Failure> {
+    let mut command = args.command;
+    let command = match command.len() {
+        1 => Command::Shell(command.remove(0)),
+        _ => Command::Argv(command),
+    };
+    let (policy, policy_toml) = match args.policy.as_deref().map(policy_file::choose).transpose()? {
+        Some(PolicyChoice::Named(name)) => (Some(name), None),
+        Some(PolicyChoice::Text(text)) => (None, Some(text)),
+        None => (None, None),
+    };
+    let (stdin, stdin_encoding) = match args.stdin {
+        true => read_stdin(std::io::stdin().lock())?,
+        false => (None, Encoding::Utf8),
+    };
+    Ok(RunRequest {
+        command,
+        cwd: args.cwd,
+        timeout_ms: args.timeout.map(|timeout| timeout.0),
+        env: environment(&args.env, |name| std::env::var_os(name))?,
+        stdin,
+        stdin_encoding,
+        policy,
+        policy_toml,
+        encoding: Encoding::Utf8,
+        keep_background: false,
+        on_disconnect: None,
+        idempotency_key: None,
+    })
+}
+
+/// `NAME=VALUE`, or `NAME` for the value that it has here; a name without value here is not set.
+fn environment(
+    given: &[String],
+    here: impl Fn(&str) -> Option<std::ffi::OsString>,
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut env = BTreeMap::new();
+    for text in given {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (
+                text.as_str(),
+                here(text)
+                    .map(|value| value.into_string())
+                    .transpose()
+                    .map_err(|_| Failure::new(Code::InvalidEnvironment, format!("the value of {text} is not UTF-8")))?,
+            ),
+        };
+        if name.is_empty() {
+            return Err(Failure::new(
+                Code::InvalidEnvironment,
+                format!("'{text}' has no name; write --env NAME=VALUE"),
+            ));
+        }
+        if let Some(value) = value {
+            env.insert(name.to_owned(), value);
+        }
+    }
+    Ok(env)
+}
+
+/// Everything up to the end of the input; bytes that are not text travel as base64.
+fn read_stdin(input: impl Read) -> Result<(Option<String>, Encoding), Failure> {
+    let mut bytes = Vec::new();
+    input
+        .take(STDIN_LIMIT_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::new(Code::InvalidRequest, format!("cannot read standard input: {error}")))?;
+    if bytes.len() as u64 > STDIN_LIMIT_BYTES {
+        let problem = Problem::new(Code::BodyTooLarge, "standard input is longer than 8 MiB");
+        return Err(problem.next("put it into a file in the project's folder").into());
+    }
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => (Some(text), Encoding::Utf8),
+        Err(error) => (Some(STANDARD.encode(error.as_bytes())), Encoding::Base64),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn parse(words: &[&str]) -> RunRequest {
+        let words = ["sandboxctl", "run"].iter().chain(words);
+        match crate::args::Args::try_parse_from(words).expect("the words parse").command {
+            crate::args::Command::Run(args) => request(args).expect("a request"),
+            other => panic!("not a run: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn one_word_is_a_line_and_several_are_an_argv() {
+        assert_eq!(parse(&["echo hi | cat"]).command, Command::Shell("echo hi | cat".to_owned()));
+        assert_eq!(parse(&["--", "echo", "a b"]).command, Command::Argv(vec!["echo".into(), "a b".into()]));
+    }
+
+    #[test]
+    fn only_what_was_given_is_sent() {
+        let body = serde_json::to_value(parse(&["--timeout", "2s", "--cwd", "sub", "true"])).expect("serialises");
+        assert_eq!(body, serde_json::json!({"command": "true", "cwd": "sub", "timeout_ms": 2000}));
+    }
+
+    #[test]
+    fn variables_come_from_the_flag_or_from_here() {
+        let given = ["A=1".to_owned(), "B=x=y".to_owned(), "C".to_owned(), "D".to_owned(), "E=".to_owned()];
+        let env = environment(&given, |name| (name == "C").then(|| "here".into())).expect("valid");
+        let pairs: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(pairs, [("A", "1"), ("B", "x=y"), ("C", "here"), ("E", "")]);
+        assert!(environment(&["=x".to_owned()], |_| None).is_err());
+    }
+
+    #[test]
+    fn input_is_bounded_and_exact() {
+        assert_eq!(read_stdin(&b"text\n"[..]).expect("short"), (Some("text\n".to_owned()), Encoding::Utf8));
+        assert_eq!(read_stdin(&b"\xff\0"[..]).expect("short"), (Some("/wA=".to_owned()), Encoding::Base64));
+        assert!(read_stdin(std::io::repeat(b'x')).is_err());
+    }
+
+    #[test]
+    fn the_receipt_names_what_is_missing() {
+        let enforced = Enforced { missing: vec!["no quota".to_owned()], ..Default::default() };
+        let text = receipt("run_X", &enforced, 12.0);
+        assert!(text.contains("sandboxctl: run run_X, 12 ms\n") && text.ends_with("sandboxctl: missing: no quota\n"));
+    }
+}
