@@ -18,8 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// The init is in the leaf too and counts as a process, but not as one of the run's.
 const INIT: u64 = 1;
-/// An armed leaf holds its init and the process that will become the command.
-const ARMED: u64 = INIT + 1;
 
 /// What a run used, since [`Leaf::begin`]. `None`: this host cannot tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -97,6 +95,7 @@ struct Began {
     memory: MemoryCounts,
     memory_peak: PeakSince,
     pids_peak: Option<u64>,
+    pids_present: u64,
     pids_limit_hits: u64,
 }
 
@@ -116,6 +115,7 @@ impl Leaf {
                 memory: MemoryCounts::default(),
                 memory_peak: PeakSince::Unknown,
                 pids_peak: None,
+                pids_present: 0,
                 pids_limit_hits: 0,
             },
         };
@@ -163,6 +163,7 @@ impl Leaf {
             self.began.cpu_usec = cpu.microseconds()?;
         }
         if let Some(pids) = &self.pids {
+            self.began.pids_present = pids.now.number()?;
             self.began.pids_peak = pids.peak()?;
             self.began.pids_limit_hits = pids.limit_hits()?;
         }
@@ -192,11 +193,11 @@ impl Leaf {
         Ok(usage)
     }
 
-    /// The peak of the directory's life is the run's if it rose during the run, or if it is what
-    /// every armed leaf has.
+    /// The peak of the directory's life is the run's if it rose during the run, or if it never was
+    /// higher than what waited for the command: the init and the process that became it.
     fn own_pids_peak(&self, now: Option<u64>) -> Option<u64> {
         let (now, before) = (now?, self.began.pids_peak?);
-        (now > before || now <= ARMED).then(|| now.saturating_sub(INIT).max(1))
+        (now > before || before == self.began.pids_present).then(|| now.saturating_sub(INIT).max(1))
     }
 
     /// No process is in it, not even an ended one that nobody has waited for.
@@ -220,8 +221,9 @@ impl Leaf {
     pub(super) fn renew(&mut self) -> Result<(), CgroupError> {
         if let Some(pids) = &self.pids {
             let part = &self.parts[pids.part];
-            // The first peak is always that of an armed leaf; a higher one would hide the next run's.
-            if part.is_replaceable() && pids.peak()?.is_some_and(|peak| peak > ARMED) {
+            // A peak higher than what waits for a command would hide the next run's.
+            let hides_next = |peak| peak > self.began.pids_present;
+            if part.is_replaceable() && pids.peak()?.is_some_and(hides_next) {
                 super::group::remove_dir(&part.tasks_dir())?;
                 make_dir(&part.tasks_dir())?;
                 let (index, limit) = (pids.part, pids.limit);
