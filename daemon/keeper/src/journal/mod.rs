@@ -19,6 +19,7 @@ mod output;
 mod reader;
 mod record;
 mod segments;
+mod spare;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -29,5 +30,6 @@ pub use output::{Output, Then};
 pub use reader::{Item, Reader, Seek, Select};
 pub use record::StartRecord;
 pub use segments::{outcome, start};
+pub use spare::Spare;
 pub use tail::{HALF_BYTES, HeadTail};
 pub use writer::Writer;

@@ -42,11 +42,21 @@ impl Writer {
     /// Makes the folder (0700) and its first segment (0600) with the start record. `limit_bytes`
     /// of output are kept. Fails when the folder exists: a run has one journal, written once.
     pub fn create(dir: &Path, limit_bytes: u64, start: &StartRecord) -> io::Result<Self> {
-        let payload = serde_json::to_vec(start)?;
         make_folder(dir)?;
+        let created = open_new(dir, 0).and_then(|file| Self::begin(dir, file, limit_bytes, start));
+        if created.is_err() {
+            // The error that is returned says more than a second one would: the disk is full, mostly.
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        created
+    }
+
+    /// Writes the start record into the first segment of a folder.
+    pub(super) fn begin(dir: &Path, file: OwnedFd, limit_bytes: u64, start: &StartRecord) -> io::Result<Self> {
+        let payload = serde_json::to_vec(start)?;
         let mut writer = Self {
             dir: dir.to_owned(),
-            file: open_new(dir, 0)?,
+            file,
             current: 0,
             oldest: KEPT_AT_EITHER_END,
             segment_bytes: limit_bytes.div_ceil(u64::from(2 * KEPT_AT_EITHER_END)).max(MIN_SEGMENT_BYTES),
@@ -203,7 +213,7 @@ impl Writer {
     }
 }
 
-fn make_folder(dir: &Path) -> io::Result<()> {
+pub(super) fn make_folder(dir: &Path) -> io::Result<()> {
     match (mkdir(dir, Mode::RWXU), dir.parent()) {
         (Err(Errno::NOENT), Some(parent)) => {
             mkdir(parent, Mode::RWXU)?;
@@ -213,7 +223,7 @@ fn make_folder(dir: &Path) -> io::Result<()> {
     }
 }
 
-fn open_new(dir: &Path, index: u32) -> io::Result<OwnedFd> {
+pub(super) fn open_new(dir: &Path, index: u32) -> io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(CWD, dir.join(file_name(index)), flags, Mode::RUSR | Mode::WUSR)?)
 }
