@@ -120,7 +120,7 @@ fn what_a_dead_keeper_left_is_swept_and_live_leaves_are_not_touched() {
     assert!(leftovers.iter().all(|dir| !dir.exists()));
     let leaf = second.new_leaf(&limits()).unwrap();
     assert_ne!(leaf.name(), busy.name());
-    assert_eq!(busy.pids().unwrap().len(), 2, "the shell and sleep");
+    assert!(busy.pids().unwrap().contains(&running.id()));
     assert!(running.wait().unwrap().success());
     wait_until_empty(&busy);
     drop((leaf, second));
