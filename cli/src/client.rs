@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::error::Error as _;
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use std::time::Duration;
 const CALL_TIME: Duration = Duration::from_secs(60);
 /// A live stream says something every 15 s; four missed pings are a dead connection.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How often, and with which pause, a full queue is tried again: 2 s in all.
+const QUEUE_TRIES: u32 = 100;
+const QUEUE_PAUSE: Duration = Duration::from_millis(20);
 /// More of an error's body is not read.
 const ERROR_LIMIT_BYTES: usize = 256 << 10;
 
@@ -235,7 +239,7 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(|error| {
+        let response = self.send_request(request).await.map_err(|error| {
             let (endpoint, reason) = (self.endpoint.to_string(), root_cause(&error));
             match error.is_connect() {
                 true => ClientError::Unreachable { endpoint, reason },
@@ -243,6 +247,19 @@ impl Client {
             }
         })?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
+    /// Sends, again and again while a unix socket's queue is full: unix(7), connect(2) says EAGAIN then
+    /// and, unlike over TCP, does not wait. Nothing was sent in such a try.
+    async fn send_request(&self, request: reqwest::RequestBuilder) -> Result<Response, reqwest::Error> {
+        for _ in 0..QUEUE_TRIES {
+            let Some(again) = request.try_clone() else { break };
+            match again.send().await {
+                Err(error) if error.is_connect() && is_would_block(&error) => tokio::time::sleep(QUEUE_PAUSE).await,
+                answer => return answer,
+            }
+        }
+        request.send().await
     }
 
     /// The problem in a failed answer.
@@ -325,6 +342,17 @@ fn problem(text: &[u8]) -> Option<Problem> {
         Some(code) => problem.with("code", code),
         None => problem,
     })
+}
+
+fn is_would_block(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The innermost error: reqwest's own words only repeat the address.
