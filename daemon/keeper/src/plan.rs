@@ -15,8 +15,7 @@ use std::path::PathBuf;
 /// Who commands are inside: the first ordinary user of most systems.
 pub const UID: u32 = 1000;
 pub const GID: u32 = 1000;
-pub const HOME: &str = "/home/user";
-pub const WORKSPACE: &str = "/home/user/project";
+pub use sandbox_policy::{HOME, PROJECT as WORKSPACE};
 
 /// What the keeper found out about itself and the host before planning.
 #[derive(Debug, Clone)]
@@ -70,19 +69,7 @@ pub fn plan(policy: &Policy, spec: &KeeperSpec, facts: &Facts) -> Result<LaunchP
 
 /// The environment of every command of this sandbox, before the request's own.
 pub fn environment(policy: &Policy) -> BTreeMap<String, String> {
-    let mut environment: BTreeMap<String, String> = [
-        ("HOME", HOME),
-        ("USER", "user"),
-        ("LOGNAME", "user"),
-        ("SHELL", "/bin/sh"),
-        ("PATH", "/home/user/.local/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
-        ("LANG", "C.UTF-8"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect();
-    environment.extend(sandbox_policy::environment(policy, |name| std::env::var(name).ok()));
-    environment
+    sandbox_policy::environment(policy, |name| std::env::var(name).ok())
 }
 
 /// As many processors as the quota pays for, so that thread pools fit; different ones for

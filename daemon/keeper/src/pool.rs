@@ -9,6 +9,7 @@ use crate::spawn::Launcher;
 use sandbox_policy::Policy;
 use sandbox_wire::Enforced;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -31,6 +32,7 @@ pub(crate) struct Sandbox {
     owner: Option<u32>,
     state: Mutex<State>,
     changed: Notify,
+    killed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +65,7 @@ impl Sandbox {
             owner,
             state: Mutex::default(),
             changed: Notify::new(),
+            killed: AtomicBool::new(false),
         };
         Arc::new(sandbox)
     }
@@ -127,7 +130,9 @@ impl Sandbox {
         match armed {
             Ok(slot) => state.ready.push_back(slot),
             Err(error) => {
-                tracing::warn!(%error, "no init could be armed");
+                if !self.killed.load(Ordering::Relaxed) {
+                    tracing::warn!(%error, "no init could be armed");
+                }
                 state.failures += 1;
                 state.failed = Some(Arc::new(error));
             }
@@ -144,11 +149,11 @@ impl Sandbox {
     }
 
     /// Takes back what a run had, once its init is dead.
-    pub(crate) fn recycle(self: &Arc<Self>, mut slot: Slot) {
+    pub(crate) fn recycle(self: &Arc<Self>, slot: Slot) {
         let sandbox = Arc::clone(self);
         tokio::spawn(async move {
             slot.pidfd.dead().await;
-            if let (Some(leaves), Some(leaf)) = (&sandbox.leaves, slot.leaf.take()) {
+            if let (Some(leaves), Some(leaf)) = (&sandbox.leaves, slot.leaf) {
                 leaves.give_back(leaf);
             }
         });

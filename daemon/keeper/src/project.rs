@@ -5,7 +5,7 @@
 
 use crate::api::{KeeperSpec, KillCause, RunOrder};
 use crate::disk::{self, DiskState, DiskWatch};
-use crate::journal::{StartRecord, Writer};
+use crate::journal::{Spare, StartRecord, Writer};
 use crate::pool::Sandbox;
 use crate::run::{Ask, Cause, attend, begin, run_plan};
 use crate::slot::Slot;
@@ -26,6 +26,17 @@ use tokio::time::Instant;
 const ASKS: usize = 16;
 /// An init may have died while it waited; so many are tried.
 const ATTEMPTS: usize = 3;
+
+/// Journals made ahead of time: on a filesystem that is busy with deletions, making a folder and a
+/// file can take a millisecond.
+#[derive(Debug, Default)]
+struct Spares {
+    ready: Vec<Spare>,
+    next: u32,
+}
+
+/// So many wait at most.
+const SPARES: usize = 4;
 
 /// A run that has ended, with what its reply keeps.
 #[derive(Debug)]
@@ -56,6 +67,7 @@ pub struct Project {
     sandboxes: Mutex<HashMap<String, Arc<Sandbox>>>,
     making: tokio::sync::Mutex<()>,
     runs: Mutex<HashMap<RunId, Live>>,
+    spares: Mutex<Spares>,
     /// Runs and requests in work; and when the last of them ended.
     active: watch::Sender<usize>,
     last_active: Mutex<Instant>,
@@ -86,6 +98,7 @@ impl Project {
             sandboxes: Mutex::default(),
             making: tokio::sync::Mutex::default(),
             runs: Mutex::default(),
+            spares: Mutex::default(),
             active: watch::Sender::new(0),
             last_active: Mutex::new(Instant::now()),
         })
@@ -189,13 +202,18 @@ impl Project {
         let answer = Arc::new(Done { outcome: ended.outcome, stdout, stderr, truncated });
         done.send_replace(Some(Arc::clone(&answer)));
         grown.send_modify(|position| *position += 1);
+        tokio::spawn(Arc::clone(&self).restock());
         if order.keep_background && answer.outcome.lingering > 0 {
             std::mem::forget(registered); // unregistered when the background ends
             tokio::spawn(background(Arc::clone(&self), sandbox, slot, order.run, asked, done));
         } else {
             drop(registered);
-            sandbox.recycle(slot);
-            sandbox.refill();
+            tokio::spawn(async move {
+                // After the reply, which waits for nothing of this.
+                drop(journal);
+                sandbox.recycle(slot);
+                sandbox.refill();
+            });
         }
         Ok(answer)
     }
@@ -238,7 +256,13 @@ impl Project {
             timeout_ms: order.admitted.timeout_ms(),
             started_at: now.as_millis() as u64,
         };
-        Writer::create(&self.run_dir(&order.run), sandbox.policy.limits().output_bytes, &start).map_err(|error| {
+        let (dir, limit) = (self.run_dir(&order.run), sandbox.policy.limits().output_bytes);
+        let spare = lock(&self.spares).ready.pop();
+        let journal = match spare {
+            Some(spare) => spare.begin(&dir, limit, &start),
+            None => Writer::create(&dir, limit, &start),
+        };
+        journal.map_err(|error| {
             let code = match error.raw_os_error() {
                 Some(libc::ENOSPC | libc::EDQUOT) => Code::DiskFull,
                 _ => Code::Internal,
@@ -247,6 +271,25 @@ impl Project {
             let problem = Problem::new(code, format!("cannot keep a journal of the run: {error}"));
             Box::new(problem.next("free space on the filesystem that holds the daemon's state"))
         })
+    }
+
+    /// Makes a journal for a later run.
+    async fn restock(self: Arc<Self>) {
+        let number = {
+            let mut spares = lock(&self.spares);
+            if spares.ready.len() >= SPARES {
+                return;
+            }
+            spares.next += 1;
+            spares.next
+        };
+        let runs = self.spec.project_dir.join("runs");
+        match tokio::task::spawn_blocking(move || Spare::make(&runs, number)).await {
+            Ok(Ok(spare)) => lock(&self.spares).ready.push(spare),
+            // Then the next run makes its own, or says why it cannot.
+            Ok(Err(error)) => tracing::warn!(%error, "no journal could be made ahead of time"),
+            Err(error) => tracing::error!(%error, "no journal could be made ahead of time"),
+        }
     }
 
     /// The order was refused inside: nothing has run, and nothing of it stays.
@@ -335,6 +378,7 @@ impl Project {
 impl Project {
     /// Removes what the kernel holds for this project, once all is dead.
     pub fn clear(&self) {
+        lock(&self.spares).ready.clear();
         self.ground.clear();
     }
 }

@@ -3,7 +3,7 @@
 use crate::cgroup::Leaf;
 use crate::spawn::Launcher;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use sandbox_launch::protocol::{
@@ -154,9 +154,9 @@ impl Slot {
 
     /// Why the runner did not become the command, if it did not. Meant for after its end.
     pub(crate) fn not_started(&self) -> Option<Report> {
-        rustix::io::ioctl_fionbio(&self.runner, true).ok()?;
         let mut buffer = [0; REPORT_BYTES];
-        let length = rustix::io::read(&self.runner, &mut buffer).ok().filter(|length| *length > 0)?;
+        let received = rustix::net::recv(&self.runner, &mut buffer, RecvFlags::DONTWAIT).ok();
+        let length = received.map(|(length, _)| length).filter(|length| *length > 0)?;
         sandbox_launch::protocol::decode(&buffer[..length]).ok()
     }
 
@@ -164,10 +164,10 @@ impl Slot {
     pub(crate) async fn started(&self) -> Result<(), Report> {
         let failed = |error: io::Error| Report::new(sandbox_launch::report::Step::Exec, error, "");
         let socket = self.runner.try_clone().map_err(failed)?;
-        rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| failed(errno.into()))?;
         let socket = watch(socket).map_err(failed)?;
         let mut buffer = [0; REPORT_BYTES];
-        let read = socket.async_io(Interest::READABLE, |socket| Ok(rustix::io::read(socket, &mut buffer)?)).await;
+        let peek = |socket: &OwnedFd| Ok(rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)?.0);
+        let read = socket.async_io(Interest::READABLE, peek).await;
         match read.map_err(failed)? {
             // Closed by execve(2).
             0 => Ok(()),

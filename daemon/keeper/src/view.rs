@@ -258,9 +258,11 @@ fn denied(deny: &[String], spec: &KeeperSpec) -> Vec<ViewStep> {
     present.collect()
 }
 
-/// Which of the denied paths exist now: when this changes, the sandbox has to be made again.
+/// Which of the denied paths that commands could make exist now: when this changes, the sandbox has
+/// to be made again. Those of the host are looked at once.
 pub(crate) fn denied_now(policy: &Policy, spec: &KeeperSpec) -> Vec<Option<bool>> {
-    policy.filesystem().deny.iter().map(|at| denied_kind(at, spec)).collect()
+    let own = |at: &&String| Path::new(at.as_str()).starts_with(HOME);
+    policy.filesystem().deny.iter().filter(own).map(|at| denied_kind(at, spec)).collect()
 }
 
 /// Whether a denied path is a folder; `None` when it is not there. No link is followed.
