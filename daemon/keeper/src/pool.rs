@@ -122,7 +122,10 @@ impl Sandbox {
 
     async fn arm_one(self: Arc<Self>) {
         let armed = match self.leaf() {
-            Ok(leaf) => arm(&self.launcher, leaf, self.owner).await,
+            Ok(leaf) => {
+                let urgent = self.state().waiting > 0;
+                arm(&self.launcher, leaf, self.owner, urgent).await
+            }
             Err(error) => Err(error),
         };
         let mut state = self.state();

@@ -71,7 +71,12 @@ pub(crate) struct Slot {
 /// Makes an init through the launcher and waits until it is ready. `owner` is the host id that
 /// commands have, when it is not the keeper's own: then the pipes must be theirs, or
 /// `/dev/stdout` could not be opened again.
-pub(crate) async fn arm(launcher: &Launcher, mut leaf: Option<Leaf>, owner: Option<u32>) -> Result<Slot, ArmError> {
+pub(crate) async fn arm(
+    launcher: &Launcher,
+    mut leaf: Option<Leaf>,
+    owner: Option<u32>,
+    urgent: bool,
+) -> Result<Slot, ArmError> {
     let pipes = |errno: Errno| ArmError::Pipes(errno.into());
     let (report, their_report) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipes)?;
@@ -85,7 +90,7 @@ pub(crate) async fn arm(launcher: &Launcher, mut leaf: Option<Leaf>, owner: Opti
         if let Some(leaf) = &leaf {
             fds.extend(leaf.join_fds().iter().map(AsFd::as_fd));
         }
-        send(&launcher.control, &ToLauncher::Arm, &fds).map_err(ArmError::Launcher)?;
+        send(&launcher.control, &ToLauncher::Arm { urgent }, &fds).map_err(ArmError::Launcher)?;
     }
     drop((their_report, their_runner, their_stdout, their_stderr));
 

@@ -18,6 +18,11 @@ use sandbox_launch::report::{Report, Step};
 use sandbox_launch::sys;
 use std::os::fd::OwnedFd;
 
+/// Init and runner run briefly and should get a processor at once …
+const SHORT_SLICE_NS: u64 = 100_000;
+/// … but not while they get ready and nobody waits for them: then commands go first.
+const LONG_SLICE_NS: u64 = 100_000_000;
+
 /// What came with an order to arm.
 struct Fds {
     report: OwnedFd,
@@ -50,9 +55,12 @@ pub(crate) fn refuse(fds: &[OwnedFd], report: &Report) {
 }
 
 /// The whole life of an init.
-pub(crate) fn run(plan: &InitPlan, fds: Vec<OwnedFd>) -> ! {
+pub(crate) fn run(plan: &InitPlan, urgent: bool, fds: Vec<OwnedFd>) -> ! {
     let Some(fds) = Fds::sort(fds) else { sys::exit(1) };
     let Fds { report, runner, stdout, stderr, leaf } = fds;
+    // Kernels that do not know slices are only slower.
+    let _ = sys::set_slice(if urgent { SHORT_SLICE_NS } else { LONG_SLICE_NS });
+    let _ = rustix::thread::set_name(c"sandbox-init"); // for people who look at processes
     let armed = isolate(plan, leaf).and_then(|landlock| Ok((landlock, block_sigchld()?)));
     let (landlock, children) = match armed {
         Ok(armed) => armed,
@@ -61,6 +69,7 @@ pub(crate) fn run(plan: &InitPlan, fds: Vec<OwnedFd>) -> ! {
             sys::exit(1);
         }
     };
+    let _ = sys::set_slice(SHORT_SLICE_NS);
     match sys::fork(0) {
         Ok(sys::Forked::Child) => {
             drop((report, children));

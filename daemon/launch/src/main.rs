@@ -16,13 +16,10 @@ mod stdio;
 
 use rustix::fd::AsFd;
 use sandbox_launch::plan::LaunchPlan;
-use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send};
+use sandbox_launch::protocol::{FromLauncher, REPORT_BYTES, ToLauncher, receive, receive_with, send};
 use sandbox_launch::report::{Report, Step};
 use sandbox_launch::sys;
 use std::os::fd::OwnedFd;
-
-/// Launcher, inits and runners run briefly and should get a processor at once.
-const SLICE_NS: u64 = 100_000;
 
 fn main() {
     let control = match stdio::take_control() {
@@ -42,9 +39,7 @@ fn main() {
 /// Makes the sandbox; returns in its pid 1.
 fn launch(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
     let plan = read_plan(control)?;
-    // Older kernels do not know slices, and a sandbox without one is only slower.
-    let _ = sys::set_slice(SLICE_NS);
-
+    rustix::thread::set_name(c"sandbox-launch").map_err(|e| Report::new(Step::ReadPlan, e, "name"))?;
     let mut sources = mounts::Sources::default();
     if plan.privileged {
         sources.open(&plan.view)?;
@@ -83,11 +78,12 @@ fn read_plan(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
 /// One init per request. Ends when the keeper closes the socket, or when it speaks no sense; the
 /// launcher's end is the end of the pid namespace and of everything inside.
 fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan) -> ! {
-    while let Ok(Some((ToLauncher::Arm, fds))) = receive(&control) {
+    let mut buffer = [0; REPORT_BYTES];
+    while let Ok(Some((ToLauncher::Arm { urgent }, fds))) = receive_with(&control, &mut buffer) {
         match sys::fork(namespaces::OF_INIT) {
             Ok(sys::Forked::Child) => {
                 drop(control);
-                init::run(&plan.init, fds)
+                init::run(&plan.init, urgent, fds)
             }
             Ok(sys::Forked::Parent(_)) => {}
             Err(errno) => init::refuse(&fds, &Report::new(Step::Fork, errno, "an init")),

@@ -29,8 +29,10 @@ pub enum ToLauncher {
     /// `/proc/<pid>/{setgroups,uid_map,gid_map}` are written.
     IdsMapped,
     /// Make an init. Descriptors: report socket, runner's socket, stdout, stderr, then the cgroup
-    /// membership files to write `0` into.
-    Arm,
+    /// membership files to write `0` into. `urgent` when a run waits for it: else what runs goes first.
+    Arm {
+        urgent: bool,
+    },
 }
 
 /// Launcher to keeper.
@@ -153,7 +155,7 @@ pub fn encode_order(order: &RunPlan) -> io::Result<Vec<u8>> {
 
 /// Waits for an order; `None` when the keeper is gone.
 pub fn receive_order(socket: impl AsFd) -> io::Result<Option<(RunPlan, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = vec![0; 4096];
     let (mut have, fds) = receive_bytes(&socket, &mut buffer)?;
     let mut want = 4;
     loop {
@@ -192,10 +194,10 @@ mod tests {
     fn a_message_keeps_its_descriptors() {
         let (here, there) = pair(SocketType::SEQPACKET);
         let (reader, writer) = rustix::pipe::pipe().expect("pipe");
-        send(&here, &ToLauncher::Arm, &[writer.as_fd()]).expect("send");
+        send(&here, &ToLauncher::Arm { urgent: true }, &[writer.as_fd()]).expect("send");
         drop(writer);
         let (message, fds) = receive::<ToLauncher>(&there).expect("receive").expect("a message");
-        assert!(matches!(message, ToLauncher::Arm));
+        assert!(matches!(message, ToLauncher::Arm { urgent: true }));
         assert_eq!(fds.len(), 1);
         rustix::io::write(&fds[0], b"x").expect("write");
         let mut byte = [0; 1];
