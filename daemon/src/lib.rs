@@ -1,1 +1,79 @@
+//! The host daemon: HTTP in front of one keeper per project.
+//!
+//! Input: requests of callers and a configuration. Output: checked orders for keepers, and their
+//! journals as replies and streams. The edges (`http`) know no keeper and no SQLite; they talk to
+//! [`service::Service`] only. The service knows no status code and no header.
 
+mod clock;
+mod config;
+mod doctor;
+mod host_ids;
+mod http;
+mod index;
+mod keepers;
+mod listener;
+mod metrics;
+mod output;
+mod policies;
+mod projects;
+mod reconcile;
+mod retention;
+mod runs;
+mod service;
+mod shutdown;
+mod state;
+mod tail;
+mod tokens;
+mod tree;
+
+use anyhow::Context;
+use clap::Parser;
+use config::{Args, Command, Config, LogFormat};
+use tracing_subscriber::EnvFilter;
+
+/// Reads the command line and does what it says; returns when the daemon has stopped.
+pub fn start() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Version => {
+            println!("sandboxd {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Serve(flags) => {
+            let config = Config::resolve(*flags)?;
+            log_to_stderr(config.log_format);
+            raise_descriptor_limit();
+            let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(workers)
+                .thread_name("sandboxd")
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")?;
+            runtime.block_on(shutdown::serve(config))
+        }
+    }
+}
+
+/// Standard output carries only the lines `listening on …`.
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("SANDBOXD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Connections, journals and keepers need descriptors: takes all that the hard limit allows.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    match getrlimit(Resource::RLIMIT_NOFILE) {
+        Ok((soft, hard)) if soft < hard => {
+            if let Err(errno) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+                tracing::warn!(%errno, soft, hard, "the limit of open files stays as it is");
+            }
+        }
+        Ok(_) => {}
+        Err(errno) => tracing::warn!(%errno, "the limit of open files cannot be read"),
+    }
+}

@@ -1,0 +1,256 @@
+//! A run as a stream of events, from its journal.
+//!
+//! Input: a run and the place to go on from; output: a body that reads the journal only as fast as the
+//! caller takes it. A caller that stalls costs one buffer; the command, other callers and this daemon's
+//! memory do not notice.
+
+use super::Shared;
+use super::accept::{Framing, framing};
+use super::at::AtRun;
+use super::frames::Frames;
+use super::json::Params;
+use super::openapi::Problems;
+use super::problem::Failure;
+use super::runs::accepted;
+use crate::output;
+use crate::projects::Entry;
+use crate::service::{Error, Service};
+use crate::tail::{Ended, News, Tail};
+use crate::tokens::Caller;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use sandbox_keeper::api::KillCause;
+use sandbox_keeper::journal::Item;
+use sandbox_wire::event::RunOutcome;
+use sandbox_wire::{Code, OnDisconnect, Problem, RunId};
+use serde::Deserialize;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::IntoParams;
+
+const PING_EVERY: Duration = Duration::from_secs(15);
+/// Small chunks are put together up to about this much.
+const FRAME_BYTES: usize = 256 << 10;
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ResumeQuery {
+    /// Go on after the event with this `seq`; from the start when absent. The header Last-Event-ID says the same
+    after: Option<u64>,
+}
+
+/// Follow a run, from its start or from where a stream broke off
+///
+/// The events of `/run`, as server-sent events or, with `Accept: application/x-ndjson`, as lines. Leaving
+/// does not end the run.
+#[utoipa::path(get, path = "/projects/{id}/runs/{run}/events", tag = "runs", operation_id = "run_events",
+    params(("id" = String, Path, description = "UUID or url_id"), ("run" = String, Path, description = "run_…"), ResumeQuery),
+    responses((status = 200, description = "Events up to the result",
+        content((String = "text/event-stream"), (String = "application/x-ndjson"))), Problems))]
+pub(crate) async fn resume(
+    State(service): State<Shared>,
+    caller: Caller,
+    at: AtRun,
+    Params(query): Params<ResumeQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let entry = service.project_to_run(&caller, &at.project)?;
+    let framing = framing(accepted(&headers)?)?;
+    let after = match headers.get(LAST_EVENT_ID) {
+        // A browser's reconnect knows better than the address that it was first given.
+        Some(id) => Some(event_id(id)?),
+        None => query.after,
+    };
+    service.run_row(&entry, &at.run).await?;
+    let mut tail = open(&service, &entry, &at.run)?;
+    if let Some(seq) = after {
+        tail.reader.seek_after_seq(seq).map_err(unreadable)?;
+    }
+    Ok(response(Events::new(tail, &service, &entry, at.run, framing, None)))
+}
+
+/// The events of a run that has just been started for this caller.
+pub(crate) fn live(
+    service: &Arc<Service>,
+    entry: &Arc<Entry>,
+    run: RunId,
+    framing: Framing,
+    on_disconnect: OnDisconnect,
+) -> Result<Response, Failure> {
+    let kill = (on_disconnect == OnDisconnect::Kill).then(|| KillOnDrop {
+        service: Arc::clone(service),
+        entry: Arc::clone(entry),
+        run: run.clone(),
+        armed: true,
+    });
+    let tail = open(service, entry, &run)?;
+    Ok(response(Events::new(tail, service, entry, run, framing, kill)))
+}
+
+fn open(service: &Arc<Service>, entry: &Arc<Entry>, run: &RunId) -> Result<Tail, Failure> {
+    Tail::open(service, entry, run).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Problem::new(Code::OutputExpired, format!("the output of the run {run} is not kept any more")).into()
+        }
+        _ => unreadable(error),
+    })
+}
+
+fn unreadable(source: std::io::Error) -> Failure {
+    Error::Disk { what: "cannot read a journal", source }.into()
+}
+
+fn event_id(id: &HeaderValue) -> Result<u64, Problem> {
+    let seq = id.to_str().ok().and_then(|id| id.trim().parse().ok());
+    seq.ok_or_else(|| Problem::new(Code::InvalidRequest, "Last-Event-ID must be the number of an event"))
+}
+
+fn response(events: Events) -> Response {
+    let media_type = HeaderValue::from_static(events.framing.media_type());
+    let frames = futures::stream::unfold(events, |mut events| async move {
+        let frame = events.next_frame().await?;
+        Some((Ok::<_, Infallible>(frame), events))
+    });
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, media_type);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // Proxies of the nginx kind would hold events back.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// Kills the run of a caller who went away before its end.
+#[derive(Debug)]
+struct KillOnDrop {
+    service: Arc<Service>,
+    entry: Arc<Entry>,
+    run: RunId,
+    /// Until the caller has the result.
+    armed: bool,
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (entry, run) = (Arc::clone(&self.entry), self.run.clone());
+        let kill = async move {
+            // Gone or unknown is as good as killed; the run's end is awaited elsewhere.
+            if let Err(error) = entry.keeper.kill(&run, KillCause::Caller).await {
+                tracing::debug!(%run, %error, "the run of a caller who went away was not killed");
+            }
+        };
+        self.service.tasks.spawn_on(kill, &runtime);
+    }
+}
+
+struct Events {
+    tail: Tail,
+    service: Arc<Service>,
+    entry: Arc<Entry>,
+    run: RunId,
+    framing: Framing,
+    frames: Frames,
+    next_ping: Instant,
+    last_seq: u64,
+    over: bool,
+    kill: Option<KillOnDrop>,
+}
+
+impl Events {
+    fn new(
+        tail: Tail,
+        service: &Arc<Service>,
+        entry: &Arc<Entry>,
+        run: RunId,
+        framing: Framing,
+        kill: Option<KillOnDrop>,
+    ) -> Self {
+        Self {
+            tail,
+            service: Arc::clone(service),
+            entry: Arc::clone(entry),
+            run,
+            framing,
+            frames: Frames::new(framing),
+            next_ping: Instant::now() + PING_EVERY,
+            last_seq: 0,
+            over: false,
+            kill,
+        }
+    }
+
+    /// Some events; none after the result.
+    async fn next_frame(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        while !self.over && self.frames.len() < FRAME_BYTES {
+            match self.tail.reader.next() {
+                Ok(Item::Pending) if self.frames.is_empty() => self.wait().await,
+                Ok(Item::Pending) => break,
+                Ok(item) => self.write(item),
+                Err(source) => self.give_up(unreadable(source)),
+            }
+        }
+        self.next_ping = Instant::now() + PING_EVERY;
+        Some(self.frames.take().into())
+    }
+
+    fn write(&mut self, item: Item) {
+        match item {
+            Item::Start(start) => self.frames.start(&start.run),
+            Item::Chunk { seq, stream, offset, data } => {
+                self.last_seq = seq;
+                self.frames.chunk(seq, stream, offset, &data);
+            }
+            Item::Gap { seq, stdout_bytes, stderr_bytes } => {
+                self.last_seq = seq;
+                self.frames.gap(seq, stdout_bytes, stderr_bytes);
+            }
+            Item::Exit { seq, outcome } => self.finish(seq, *outcome),
+            Item::Pending => {}
+        }
+    }
+
+    async fn wait(&mut self) {
+        let patience = self.next_ping.saturating_duration_since(Instant::now());
+        match self.tail.wait(patience).await {
+            News::Grown => {}
+            News::Nothing => self.frames.ping(),
+            News::Ended(Ended::Outcome(outcome)) => self.finish(self.last_seq + 1, *outcome),
+            News::Ended(Ended::Unknown) => match self.lost().await {
+                Ok(outcome) => self.finish(self.last_seq + 1, outcome),
+                Err(failure) => self.give_up(failure),
+            },
+        }
+    }
+
+    /// The result of a run whose journal has none.
+    async fn lost(&self) -> Result<RunOutcome, Failure> {
+        let row = self.service.run_row(&self.entry, &self.run).await?;
+        output::lost(&row, &self.entry.run_dir(&self.run)).map_err(unreadable)
+    }
+
+    fn finish(&mut self, seq: u64, outcome: RunOutcome) {
+        self.frames.result(seq, outcome);
+        self.over = true;
+        if let Some(kill) = &mut self.kill {
+            kill.armed = false;
+        }
+    }
+
+    fn give_up(&mut self, failure: Failure) {
+        self.frames.problem(&failure.into_problem());
+        self.over = true;
+    }
+}

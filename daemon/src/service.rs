@@ -1,0 +1,119 @@
+//! The only door: what callers can ask for, whichever edge they come through.
+//!
+//! Input: a [`Caller`] and checked wire types; output: wire types, or an [`Error`]. Knows no status code, no
+//! header and no JSON. What a run goes through is in [`crate::runs`], its output in [`crate::output`] and
+//! [`crate::tail`].
+
+mod projects;
+mod runs;
+mod tokens;
+
+use crate::config::Config;
+use crate::host_ids::Slots;
+use crate::index::{Index, IndexError};
+use crate::keepers::{Keepers, KeepersError};
+use crate::metrics::Metrics;
+use crate::policies::Policies;
+use crate::projects::{Entry, ProjectError, Registry};
+use crate::runs::ActiveRuns;
+use crate::state::StateError;
+use crate::tokens::{Caller, Tokens};
+use sandbox_wire::{Code, DoctorReport, Problem, Scope};
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub(crate) use projects::Created;
+pub(crate) use runs::{Key, ListRuns, Started};
+
+/// Why a call failed. A [`Problem`] is the caller's to read; the rest is for the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Problem(Box<Problem>),
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    #[error(transparent)]
+    Keeper(#[from] KeepersError),
+    #[error(transparent)]
+    Project(#[from] ProjectError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("{what}")]
+    Disk { what: &'static str, source: io::Error },
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+impl Error {
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) config: Config,
+    pub(crate) policies: Policies,
+    pub(crate) registry: Registry,
+    pub(crate) index: Arc<Index>,
+    pub(crate) keepers: Keepers,
+    pub(crate) tokens: Tokens,
+    pub(crate) active: ActiveRuns,
+    /// One permit for each run that may be active.
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tasks: TaskTracker,
+    /// `<state>` without links; nothing of it may become a workspace.
+    pub(crate) state: PathBuf,
+    /// None for an ordinary user, who has no host ids to give.
+    pub(crate) slots: Option<Mutex<Slots>>,
+    /// What preview URLs begin with.
+    pub(crate) base_url: String,
+    pub(crate) draining: AtomicBool,
+    /// Held while a project is made or deleted, so that names and folders are given once.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+}
+
+impl Service {
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// The project of this id or `url_id`, if it exists for this caller.
+    pub(crate) fn project(&self, caller: &Caller, name: &str) -> Result<Arc<Entry>, Problem> {
+        match self.registry.find(name) {
+            Some(entry) if caller.may_see(entry.id) => Ok(entry),
+            _ => {
+                let name: String = name.chars().take(64).collect();
+                Err(Problem::new(Code::ProjectNotFound, format!("there is no project `{name}`"))
+                    .next("GET /projects lists them"))
+            }
+        }
+    }
+
+    /// The project, for a caller with the scope `run`.
+    pub(crate) fn project_to_run(&self, caller: &Caller, name: &str) -> Result<Arc<Entry>, Problem> {
+        let entry = self.project(caller, name)?;
+        caller.require(Scope::Run)?;
+        Ok(entry)
+    }
+
+    pub(crate) async fn doctor(self: &Arc<Self>) -> Result<DoctorReport, Error> {
+        let service = Arc::clone(self);
+        tokio::task::spawn_blocking(move || crate::doctor::report(&service.policies)).await.map_err(Error::internal)
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        self.metrics.text(self.active.len(), self.registry.len())
+    }
+}

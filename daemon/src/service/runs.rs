@@ -1,0 +1,215 @@
+//! Starting, showing, listing and ending runs.
+
+use super::{Error, Service};
+use crate::index::runs::{Claim, Page, RunRow};
+use crate::keepers::KeepersError;
+use crate::output;
+use crate::projects::Entry;
+use crate::runs::{Prepared, Ran, prepare};
+use crate::tokens::Caller;
+use sandbox_keeper::api::KillCause;
+use sandbox_keeper::client::KeeperError;
+use sandbox_wire::run::RunList;
+use sandbox_wire::{Code, Encoding, Problem, RunId, RunRequest, RunResult, RunState, RunSummary, Scope};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long a kill is waited for before the answer says that the run is still running.
+const KILL_TIME: Duration = Duration::from_secs(3);
+const MAX_PAGE: u32 = 200;
+const MAX_KEY_BYTES: usize = 200;
+
+/// Which runs a list shows.
+#[derive(Debug, Default)]
+pub(crate) struct ListRuns {
+    pub(crate) status: Option<RunState>,
+    /// Only runs older than this one.
+    pub(crate) cursor: Option<RunId>,
+    pub(crate) limit: Option<u32>,
+}
+
+/// Answer to a request for a run in the background.
+#[derive(Debug)]
+pub(crate) enum Started {
+    Now(RunSummary),
+    /// The run that the same request started before.
+    Before(RunSummary),
+}
+
+/// An idempotency key and what it stands for: the hash of the whole request.
+#[derive(Debug)]
+pub(crate) struct Key {
+    text: String,
+    hash: [u8; 32],
+}
+
+impl Key {
+    /// None when the request has no key. Refused when the key is empty, long, or not printable.
+    pub(crate) fn of(request: &RunRequest) -> Result<Option<Self>, Problem> {
+        let Some(text) = &request.idempotency_key else { return Ok(None) };
+        if text.is_empty() || text.len() > MAX_KEY_BYTES || text.chars().any(char::is_control) {
+            let sentence = format!("idempotency_key must be 1 to {MAX_KEY_BYTES} bytes without control characters");
+            return Err(Problem::new(Code::InvalidRequest, sentence).with("field", "idempotency_key"));
+        }
+        // The request as it was understood: order of fields and white space make no difference.
+        let body = serde_json::to_vec(request).expect("texts, numbers and maps of texts are JSON");
+        Ok(Some(Self { text: text.clone(), hash: Sha256::digest(body).into() }))
+    }
+}
+
+impl Service {
+    /// Checks a request of this caller's against the policy that it asks for, or the project's.
+    pub(crate) fn prepare(&self, caller: &Caller, entry: &Entry, request: RunRequest) -> Result<Prepared, Problem> {
+        let record = entry.record();
+        let own = &record.file.policy;
+        let policy = match (&request.policy, &request.policy_toml) {
+            (Some(_), Some(_)) => {
+                let sentence = "policy and policy_toml exclude each other; send one of them";
+                return Err(Problem::new(Code::InvalidRequest, sentence).with("field", "policy_toml"));
+            }
+            (None, Some(text)) => {
+                caller.require(Scope::Admin)?;
+                self.policies.parse(text)?
+            }
+            (Some(name), None) if name != own => {
+                // Whoever may choose the policy is not bound by it.
+                let policy = self.policies.require(name)?;
+                caller.require(Scope::Admin)?;
+                policy
+            }
+            _ => match &record.policy {
+                Some(policy) => Arc::clone(policy),
+                None => self.policies.require(own)?,
+            },
+        };
+        prepare(entry, policy, request).inspect_err(|_| {
+            self.metrics.refused.fetch_add(1, Relaxed);
+        })
+    }
+
+    /// Runs to the end and answers with the result.
+    pub(crate) async fn run(self: &Arc<Self>, entry: &Arc<Entry>, prepared: Prepared) -> Result<RunResult, Error> {
+        let encoding = prepared.encoding;
+        match self.run_to_end(entry, prepared).await? {
+            Ran::Finished(finished) => Ok(output::result_of(*finished, encoding)),
+            Ran::Ended(row) => self.ended_result(entry, row, encoding).await,
+        }
+    }
+
+    async fn ended_result(&self, entry: &Entry, row: RunRow, encoding: Encoding) -> Result<RunResult, Error> {
+        let dir = entry.run_dir(&row.id);
+        let read = move || output::result_from_journal(&dir, &row, encoding);
+        let result = tokio::task::spawn_blocking(read).await.map_err(Error::internal)?;
+        result.map_err(|source| Error::Disk { what: "cannot read a journal", source })
+    }
+
+    /// Starts in the background. The same key and body start one run.
+    pub(crate) async fn start(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        key: Option<Key>,
+        prepared: Prepared,
+    ) -> Result<Started, Error> {
+        if let Some(Key { text, hash }) = key {
+            match self.index.claim(prepared.row.clone(), text, hash).await? {
+                Claim::New => {}
+                Claim::Same(run) => return Ok(Started::Before(self.run_row(entry, &run).await?.summary())),
+                Claim::Conflict(run) => {
+                    let sentence = "this idempotency_key was used for another request; use a new key for a new run";
+                    let problem = Problem::new(Code::IdempotencyConflict, sentence).with("run_id", run.as_str());
+                    return Err(problem.into());
+                }
+            }
+        }
+        Ok(Started::Now(self.start_run(entry, prepared).await?.summary()))
+    }
+
+    /// The row of a run of this project, active or not.
+    pub(crate) async fn run_row(&self, entry: &Entry, run: &RunId) -> Result<RunRow, Error> {
+        if let Some(active) = self.active.get(run)
+            && active.row.project == entry.id
+        {
+            return Ok(active.row.clone());
+        }
+        match self.index.run(run.clone()).await? {
+            Some(row) if row.project == entry.id => Ok(row),
+            _ => Err(run_not_found(run.as_str()).into()),
+        }
+    }
+
+    /// One run, with its result once it has ended.
+    pub(crate) async fn show_run(&self, entry: &Entry, run: &RunId, encoding: Encoding) -> Result<RunSummary, Error> {
+        let row = self.run_row(entry, run).await?;
+        let mut summary = row.summary();
+        if row.status.is_final() {
+            summary.result = Some(self.ended_result(entry, row, encoding).await?);
+        }
+        Ok(summary)
+    }
+
+    /// Newest first; active runs come from memory, the others from the index.
+    pub(crate) async fn list_runs(&self, entry: &Entry, query: ListRuns) -> Result<RunList, Error> {
+        let limit = query.limit.unwrap_or(50);
+        if !(1..=MAX_PAGE).contains(&limit) {
+            let problem = Problem::new(Code::InvalidRequest, format!("limit must be 1 to {MAX_PAGE}"));
+            return Err(problem.with("field", "limit").into());
+        }
+        let before = query.cursor;
+        let active = self.active.all();
+        let mut rows: Vec<RunRow> = active
+            .iter()
+            .map(|run| &run.row)
+            .filter(|row| row.project == entry.id && before.as_ref().is_none_or(|before| row.id < *before))
+            .filter(|row| query.status.is_none_or(|status| row.status == status))
+            .cloned()
+            .collect();
+        let page = Page { project: entry.id, status: query.status, before, limit: limit + 1 };
+        for row in self.index.runs(page).await? {
+            if !rows.iter().any(|known| known.id == row.id) {
+                rows.push(row);
+            }
+        }
+        rows.sort_by(|a, b| b.id.cmp(&a.id));
+        let limit = limit as usize;
+        let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id.clone());
+        rows.truncate(limit);
+        Ok(RunList { runs: rows.iter().map(RunRow::summary).collect(), next_cursor })
+    }
+
+    /// Kills a run and what it left in the background; waits a moment for its end.
+    pub(crate) async fn kill_run(&self, entry: &Entry, run: &RunId) -> Result<RunSummary, Error> {
+        let row = self.run_row(entry, run).await?;
+        match entry.keeper.kill(run, KillCause::Caller).await {
+            // Gone or unknown: there is nothing left to kill.
+            Ok(()) | Err(KeeperError::Absent(_) | KeeperError::Refused(_)) => {}
+            Err(KeeperError::Broken(source)) => return Err(KeepersError::Broken(source).into()),
+        }
+        if row.status.is_final() {
+            return Ok(row.summary());
+        }
+        if let Some(active) = self.active.get(run) {
+            // Not over in time is an answer, too: the status says so.
+            let _ = tokio::time::timeout(KILL_TIME, active.ended.cancelled()).await;
+        }
+        Ok(self.run_row(entry, run).await?.summary())
+    }
+
+    pub(crate) async fn signal_run(&self, entry: &Entry, run: &RunId, signal: i32) -> Result<RunSummary, Error> {
+        let row = self.run_row(entry, run).await?;
+        let ended = || Problem::new(Code::RunEnded, format!("the run {run} has ended")).with("run_id", run.as_str());
+        if row.status.is_final() {
+            return Err(ended().into());
+        }
+        match entry.keeper.signal(run, signal).await {
+            Ok(()) => Ok(row.summary()),
+            Err(KeeperError::Absent(_) | KeeperError::Refused(_)) => Err(ended().into()),
+            Err(KeeperError::Broken(source)) => Err(KeepersError::Broken(source).into()),
+        }
+    }
+}
+
+fn run_not_found(run: &str) -> Problem {
+    Problem::new(Code::RunNotFound, format!("there is no run {run} in this project")).with("run_id", run)
+}
