@@ -1,0 +1,59 @@
+//! Ours, bare `tokio::process` and bwrap, measured in one run.
+//!
+//! `cargo bench -p sandbox-tests --bench speed [-- --short] [-- --check]`. Starts a daemon of its own,
+//! from the release build. Prints a Markdown table and, with `--check`, exits with 1 when a target is missed.
+
+mod cases;
+mod contenders;
+mod table;
+
+use contenders::Contenders;
+use sandbox_tests::Options;
+use std::process::ExitCode;
+
+/// How often things are repeated.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    /// Rounds of the three contenders in turns.
+    rounds: usize,
+    /// Commands in each of them.
+    commands: usize,
+    /// Seconds of each throughput measurement.
+    seconds: u64,
+    projects: usize,
+    stream_bytes: u64,
+    kills: usize,
+}
+
+const FULL: Effort = Effort { rounds: 12, commands: 50, seconds: 4, projects: 25, stream_bytes: 2 << 30, kills: 7 };
+const SHORT: Effort = Effort { rounds: 5, commands: 40, seconds: 2, projects: 8, stream_bytes: 1 << 29, kills: 3 };
+
+/// For the two cases that need more than the default policy allows.
+const LARGE: &str = "name = 'large'\nextends = 'default'\n[limits]\npids = 4096\noutput = '6GiB'\nmemory = '6GiB'\n";
+
+fn main() -> ExitCode {
+    let flag = |name: &str| std::env::args().any(|argument| argument == name);
+    let effort = if flag("--short") { SHORT } else { FULL };
+    let daemon = Options::default().policy("large", LARGE).arg("--idle").arg("3s").start();
+    let contenders = Contenders::new(&daemon);
+    println!("{}", table::host());
+    let mut results = Vec::new();
+    let mut done = |rows: Vec<table::Row>| {
+        for row in rows {
+            eprintln!("measured: {}", row.case);
+            results.push(row);
+        }
+    };
+    done(cases::back_to_back(&contenders, effort));
+    done(cases::with_gaps(&contenders, effort));
+    done(cases::with_hogs(&contenders, effort));
+    done(cases::sixteen_clients(&contenders, effort));
+    done(cases::first_command(&contenders, effort));
+    done(cases::stream(&contenders, effort));
+    done(cases::kill(&contenders, effort));
+    done(cases::idle(&contenders));
+    println!("\n{}", table::markdown(&results));
+    let missed = results.iter().filter(|row| row.verdict() == Some(false)).count();
+    println!("{missed} of {} targets missed.", results.iter().filter(|row| row.verdict().is_some()).count());
+    if missed > 0 && flag("--check") { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,51 @@
+//! Where the programs under test are: `SANDBOX_BIN_DIR`, or built here and now.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+/// Crates whose programs find each other as neighbours.
+const CRATES: [&str; 4] = ["sandboxd", "sandbox-keeper", "sandbox-launch", "sandboxctl"];
+
+/// Names of the programs.
+pub const NAMES: [&str; 4] = CRATES;
+
+/// The path of one of [`NAMES`].
+pub fn path(name: &str) -> PathBuf {
+    folder().join(name)
+}
+
+/// The folder that holds all of them.
+pub fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match std::env::var_os("SANDBOX_BIN_DIR") {
+        Some(folder) => std::path::absolute(folder).expect("SANDBOX_BIN_DIR is a path"),
+        None => build(),
+    })
+}
+
+/// The root of this repository.
+pub fn repository() -> PathBuf {
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).parent().expect("the tests have a folder of their own").to_owned()
+}
+
+/// Builds what is stale, in the profile of this test program.
+fn build() -> PathBuf {
+    let own = std::env::current_exe().expect("this program has a path");
+    // target/<profile>/deps/<test program>
+    let folder = own.parent().and_then(Path::parent).expect("a test program is two folders below target").to_owned();
+    let target = folder.parent().expect("profiles are below target");
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--bins", "--profile", profile, "--target-dir"]).arg(target);
+    for name in CRATES {
+        cargo.args(["-p", name]);
+    }
+    let status = cargo.current_dir(repository()).stdin(Stdio::null()).status().expect("cargo starts");
+    assert!(status.success(), "the programs under test do not build: {status}");
+    folder
+}
