@@ -54,7 +54,7 @@ pub fn plan(policy: &Policy, spec: &KeeperSpec, facts: &Facts) -> Result<LaunchP
         gid: GID,
         view: view::of_project(policy, spec, facts, &cpus)?,
         init: InitPlan {
-            view: view::of_init(policy.limits()),
+            view: view::of_init(policy.limits(), facts.privileged),
             rlimits: rlimits(policy.limits(), facts),
             landlock: Some(landlock(policy)),
             seccomp: seccomp::compile(match policy.syscalls() {

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use sandbox_launch::plan::LaunchPlan;
-use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send};
+use sandbox_launch::protocol::{FromLauncher, ToLauncher, plan_file, receive, send};
 use sandbox_launch::report::Report;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -98,7 +98,7 @@ pub fn launch(program: &Program, plan: LaunchPlan, ids: Ids) -> Result<Launcher,
         .stdout(Stdio::null())
         .spawn()
         .map_err(SpawnError::Start)?;
-    let launched = converse(&control, plan, ids, child.id());
+    let launched = converse(&control, &plan, ids, child.id());
     if launched.is_err() {
         let _ = child.kill(); // gone already, most likely
     }
@@ -109,8 +109,10 @@ pub fn launch(program: &Program, plan: LaunchPlan, ids: Ids) -> Result<Launcher,
     Ok(Launcher { control, pidfd })
 }
 
-fn converse(control: &OwnedFd, plan: LaunchPlan, ids: Ids, pid: u32) -> Result<OwnedFd, SpawnError> {
-    send(control, &ToLauncher::Plan(Box::new(plan)), &[]).map_err(SpawnError::Start)?;
+fn converse(control: &OwnedFd, plan: &LaunchPlan, ids: Ids, pid: u32) -> Result<OwnedFd, SpawnError> {
+    let file = plan_file(plan).map_err(SpawnError::Start)?;
+    send(control, &ToLauncher::Plan, &[file.as_fd()]).map_err(SpawnError::Start)?;
+    drop(file);
     loop {
         match receive(control).map_err(SpawnError::Silent)? {
             Some((FromLauncher::WantsIds, _)) => {

@@ -19,7 +19,8 @@ const OWN: &str = "/run/sandbox";
 /// Devices that are safe for everybody.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// `/proc` entries of the whole host that show other people's kernel keys.
+/// Kernel keys: shown to whoever has the host id of their owner, which is the keeper's own where a
+/// project has none to itself.
 const MASKED: [&str; 2] = ["/proc/keys", "/proc/key-users"];
 
 pub(crate) fn of_project(
@@ -54,7 +55,7 @@ pub(crate) fn of_project(
 }
 
 /// Mounts of each init's own: its `/proc`, terminals, shared memory.
-pub(crate) fn of_init(limits: &Limits) -> Vec<ViewStep> {
+pub(crate) fn of_init(limits: &Limits, privileged: bool) -> Vec<ViewStep> {
     let mut steps = vec![
         ViewStep::Proc { at: "/proc".into() },
         again(&format!("{OWN}/meminfo"), "/proc/meminfo"),
@@ -66,7 +67,9 @@ pub(crate) fn of_init(limits: &Limits) -> Vec<ViewStep> {
             mode: 0o1777,
         },
     ];
-    steps.extend(MASKED.iter().filter(|path| Path::new(path).exists()).map(|path| again("/dev/null", path)));
+    if !privileged {
+        steps.extend(MASKED.iter().filter(|path| Path::new(path).exists()).map(|path| again("/dev/null", path)));
+    }
     steps
 }
 
@@ -98,6 +101,10 @@ fn host_parts(read: &[String]) -> Vec<ViewStep> {
             let Ok(real) = path.canonicalize() else { continue };
             source = real;
         }
+        if let Some(content) = small_file(&source) {
+            steps.push(ViewStep::File { at: at.clone(), content, mode: 0o444 });
+            continue;
+        }
         let Some(source) = source.to_str() else { continue };
         steps.push(ViewStep::Bind {
             source: source.to_owned(),
@@ -109,6 +116,16 @@ fn host_parts(read: &[String]) -> Vec<ViewStep> {
         bound.push(path.to_owned());
     }
     steps
+}
+
+/// Small files are copied: every mount of the view costs each init two microseconds to be born with
+/// and to die with.
+const COPIED_BYTES: u64 = 128 * 1024;
+
+fn small_file(path: &Path) -> Option<Vec<u8>> {
+    let metadata = path.metadata().ok()?;
+    let small = metadata.is_file() && metadata.len() <= COPIED_BYTES && metadata.mode() & 0o004 != 0;
+    small.then(|| std::fs::read(path).ok()).flatten().filter(|content| content.len() as u64 <= COPIED_BYTES)
 }
 
 /// Where a link points, without looking at the filesystem.

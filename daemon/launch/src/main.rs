@@ -16,7 +16,7 @@ mod stdio;
 
 use rustix::fd::AsFd;
 use sandbox_launch::plan::LaunchPlan;
-use sandbox_launch::protocol::{FromLauncher, REPORT_BYTES, ToLauncher, receive, receive_with, send};
+use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send};
 use sandbox_launch::report::{Report, Step};
 use sandbox_launch::sys;
 use std::os::fd::OwnedFd;
@@ -37,7 +37,7 @@ fn main() {
 }
 
 /// Makes the sandbox; returns in its pid 1.
-fn launch(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
+fn launch(control: &OwnedFd) -> Result<LaunchPlan, Report> {
     let plan = read_plan(control)?;
     rustix::thread::set_name(c"sandbox-launch").map_err(|e| Report::new(Step::ReadPlan, e, "name"))?;
     let mut sources = mounts::Sources::default();
@@ -68,18 +68,21 @@ fn launch(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
     Ok(plan)
 }
 
-fn read_plan(control: &OwnedFd) -> Result<Box<LaunchPlan>, Report> {
-    match receive(control).map_err(|error| Report::new(Step::ReadPlan, error, "plan"))? {
-        Some((ToLauncher::Plan(plan), _)) => Ok(plan),
-        _ => Err(Report::new(Step::ReadPlan, libc::EPROTO, "no plan came")),
+fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
+    let failed = |error| Report::new(Step::ReadPlan, error, "");
+    match receive(control).map_err(failed)? {
+        Some((ToLauncher::Plan, mut fds)) => {
+            let file = fds.pop().ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
+            sandbox_launch::protocol::read_plan(file).map_err(failed)
+        }
+        _ => Err(Report::new(Step::ReadPlan, libc::EPROTO, "none came")),
     }
 }
 
 /// One init per request. Ends when the keeper closes the socket, or when it speaks no sense; the
 /// launcher's end is the end of the pid namespace and of everything inside.
 fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan) -> ! {
-    let mut buffer = [0; REPORT_BYTES];
-    while let Ok(Some((ToLauncher::Arm { urgent }, fds))) = receive_with(&control, &mut buffer) {
+    while let Ok(Some((ToLauncher::Arm { urgent }, fds))) = receive(&control) {
         match sys::fork(namespaces::OF_INIT) {
             Ok(sys::Forked::Child) => {
                 drop(control);

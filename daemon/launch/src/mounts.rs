@@ -92,7 +92,7 @@ pub(crate) fn make_view(steps: &[ViewStep], mut sources: Sources) -> Result<(), 
     // Nothing that is mounted here may show outside, and the other way round.
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
         .map_err(mount_failed("/ private"))?;
-    let root = new_filesystem("tmpfs", &[("size", "8m"), ("nr_inodes", "4096"), ("mode", "0755")], false)
+    let root = new_filesystem("tmpfs", &[("size", "16m"), ("nr_inodes", "4096"), ("mode", "0755")], false)
         .map_err(mount_failed("the root of the view"))?;
     rustix::mount::move_mount(root.as_fd(), "", CWD, STAGING, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(mount_failed(STAGING))?;

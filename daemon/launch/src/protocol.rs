@@ -5,17 +5,17 @@
 
 use crate::plan::{LaunchPlan, RunPlan};
 use crate::report::Report;
+use rustix::fs::MemfdFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Largest packet on a control or report socket.
-pub const PACKET_BYTES: usize = 128 * 1024;
-/// Largest packet from an init or a runner.
 pub const REPORT_BYTES: usize = 8 * 1024;
 /// Most descriptors that one message carries.
 pub const MAX_FDS: usize = 16;
@@ -25,14 +25,13 @@ pub const ORDER_BYTES: usize = 8 * 1024 * 1024;
 /// Keeper to launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
-    Plan(Box<LaunchPlan>),
+    /// A [`LaunchPlan`] in the memory file that comes with it: a plan may be larger than a packet.
+    Plan,
     /// `/proc/<pid>/{setgroups,uid_map,gid_map}` are written.
     IdsMapped,
     /// Make an init. Descriptors: report socket, runner's socket, stdout, stderr, then the cgroup
     /// membership files to write `0` into. `urgent` when a run waits for it: else what runs goes first.
-    Arm {
-        urgent: bool,
-    },
+    Arm { urgent: bool },
 }
 
 /// Launcher to keeper.
@@ -100,7 +99,7 @@ pub fn send_bytes(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io
 
 /// Receives one packet; `None` when the other end is gone.
 pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    receive_with(socket, &mut vec![0; PACKET_BYTES])
+    receive_with(socket, &mut [0; REPORT_BYTES])
 }
 
 /// [`receive`] into a buffer that the caller keeps; reports fit into [`REPORT_BYTES`].
@@ -140,6 +139,27 @@ pub fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
 
 pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<M> {
     postcard::from_bytes(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// A plan as a memory file, ready to be sent.
+pub fn plan_file(plan: &LaunchPlan) -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
+    let memory = match rustix::fs::memfd_create("plan", flags) {
+        // Before Linux 6.3 nobody could say so.
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?,
+        other => other?,
+    };
+    let mut file = File::from(memory);
+    file.write_all(&encode(plan)?)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// Reads what [`plan_file`] wrote.
+pub fn read_plan(file: OwnedFd) -> io::Result<LaunchPlan> {
+    let mut bytes = Vec::new();
+    File::from(file).read_to_end(&mut bytes)?;
+    decode(&bytes)
 }
 
 /// A runner's order as it goes over the stream: length, then the plan.
