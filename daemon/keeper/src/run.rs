@@ -81,16 +81,29 @@ struct Sink<'run> {
 }
 
 impl Sink<'_> {
-    /// Reads what is there, at most `READ_BYTES`. `false` when there is nothing now.
-    fn take(&mut self, pipe: &pipe::Receiver, output: &mut Output) -> bool {
+    /// Reads what is there, at most `READ_BYTES`, after the runtime has seen that there is something.
+    fn take(&mut self, pipe: &pipe::Receiver, output: &mut Output) {
+        self.read(output, |buffer| pipe.try_read(buffer));
+    }
+
+    /// Reads all that is there, whether or not the runtime has seen it: nothing comes after this.
+    fn take_all(&mut self, slot: &Slot, stdout: &mut Output, stderr: &mut Output) {
+        for (pipe, output) in [(&slot.stdout, stdout), (&slot.stderr, stderr)] {
+            while output.open && self.read(output, |buffer| Ok(rustix::io::read(pipe, buffer)?)) {}
+        }
+    }
+
+    /// `false` when there is nothing now, or never will be again.
+    fn read(&mut self, output: &mut Output, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> bool {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(READ_BYTES, 0);
-            match pipe.try_read(scratch) {
+            match read(scratch) {
                 Ok(length) if length > 0 => {
                     self.keep(&scratch[..length], output);
                     true
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
                 Ok(_) | Err(_) => {
                     self.close(output);
                     false
@@ -118,11 +131,6 @@ impl Sink<'_> {
                 lost.get_or_insert(error);
             }
         });
-    }
-
-    fn take_all(&mut self, slot: &Slot, stdout: &mut Output, stderr: &mut Output) {
-        while stdout.open && self.take(&slot.stdout, stdout) {}
-        while stderr.open && self.take(&slot.stderr, stderr) {}
     }
 }
 
@@ -192,8 +200,8 @@ pub(crate) async fn attend(
                 }
                 break; // without a report the init is dead, and everything with it
             }
-            _ = slot.stdout.readable(), if stdout.open => { sink.take(&slot.stdout, &mut stdout); }
-            _ = slot.stderr.readable(), if stderr.open => { sink.take(&slot.stderr, &mut stderr); }
+            _ = slot.stdout.readable(), if stdout.open => sink.take(&slot.stdout, &mut stdout),
+            _ = slot.stderr.readable(), if stderr.open => sink.take(&slot.stderr, &mut stderr),
             Some(ask) = asks.recv() => match ask {
                 Ask::Signal(signal) => slot.signal(signal),
                 Ask::End(why) if cause.is_none() => {
@@ -306,8 +314,8 @@ async fn drain(
     while stdout.open || stderr.open {
         let quiet = (Instant::now() + QUIET).min(last);
         tokio::select! {
-            _ = slot.stdout.readable(), if stdout.open => { sink.take(&slot.stdout, stdout); }
-            _ = slot.stderr.readable(), if stderr.open => { sink.take(&slot.stderr, stderr); }
+            _ = slot.stdout.readable(), if stdout.open => sink.take(&slot.stdout, stdout),
+            _ = slot.stderr.readable(), if stderr.open => sink.take(&slot.stderr, stderr),
             Some(Ask::End(_)) = asks.recv() => return,
             () = tokio::time::sleep_until(quiet) => return,
         }
