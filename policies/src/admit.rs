@@ -14,8 +14,8 @@ pub const MAX_STRING_BYTES: usize = 131_072;
 /// takes a quarter of the stack limit, 2 MiB; the rest is for the policy's variables.
 pub const MAX_TOTAL_BYTES: usize = (2 << 20) - (512 << 10);
 
-/// The longest working directory, with its NUL (PATH_MAX).
-const MAX_CWD_BYTES: usize = 4096;
+/// Longer than any path the kernel takes: whether a shorter one leads anywhere, it says itself.
+const MAX_CWD_BYTES: usize = 128 * 1024;
 
 /// The daemon's own key: never inside a sandbox, whoever asks.
 const DAEMON_TOKEN: &str = "SANDBOXD_TOKEN";
@@ -249,7 +249,7 @@ mod tests {
         let env = |len| RunSpec { env: vec![("A".to_owned(), "x".repeat(len))], ..RunSpec::shell("true") };
         assert!(ask(env(131_069)).is_ok());
         assert_eq!(ask(env(131_070)), too_long("env", 131_072, 131_071));
-        assert_eq!(ask(RunSpec { cwd: Some("x".repeat(4096)), ..RunSpec::shell("true") }), too_long("cwd", 4096, 4095));
+        assert_eq!(ask(RunSpec { cwd: Some("x".repeat(131_072)), ..RunSpec::shell("true") }), too_long("cwd", 131_072, 131_071));
         let many = RunSpec::argv(vec!["x".repeat(1000); 2000]);
         assert_eq!(ask(many), too_long("command", 2_018_000, MAX_TOTAL_BYTES));
     }
