@@ -164,6 +164,7 @@ impl Sandbox {
 
     /// Kills everything inside.
     pub(crate) fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
         match rustix::process::pidfd_send_signal(&self.launcher.pidfd, rustix::process::Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(errno) => tracing::error!(%errno, "cannot kill the launcher"),

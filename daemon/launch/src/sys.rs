@@ -201,19 +201,44 @@ pub fn signal_all(signal: i32) -> Result<(), Errno> {
     check(libc::c_long::from(unsafe { libc::kill(-1, signal) })).map(drop)
 }
 
-/// Gives every signal its default action and empties the signal mask of this single-threaded process.
+/// `struct sigaction` as the kernel has it: all zero is the default action, no flags, no mask.
+#[repr(C)]
+#[derive(Default)]
+struct KernelSigaction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Gives every signal its default action and empties the signal mask of this single-threaded
+/// process. Past the C library, which keeps two signals to itself and would leave them ignored.
 pub fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL is a valid action for every signal; for numbers that take none (SIGKILL,
-        // SIGSTOP, those reserved by the C library) the call fails without effect.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    let default = KernelSigaction::default();
+    for signal in 1..=64 {
+        // SAFETY: the structure is the kernel's and lives through the call, the size is the mask's;
+        // SIGKILL and SIGSTOP take no action and fail without effect.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                std::ptr::null_mut::<KernelSigaction>(),
+                size_of::<u64>(),
+            )
+        };
     }
-    // SAFETY: the set is initialised by sigemptyset(3) before it is used.
+    let none = 0_u64;
+    // SAFETY: the mask lives through the call and its size is given.
     unsafe {
-        let mut set = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
-    }
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null_mut::<u64>(),
+            size_of::<u64>(),
+        )
+    };
 }
 
 /// Lets the kernel reap this process's children: no zombies, no wait(2).
