@@ -42,7 +42,10 @@ pub fn start() -> anyhow::Result<()> {
             let config = Config::resolve(*flags)?;
             log_to_stderr(config.log_format);
             raise_descriptor_limit();
-            let workers = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+            // Half of the processors: the other half is for what runs. A second worker costs each request two
+            // wake-ups, so on a small host there is one.
+            let processors = std::thread::available_parallelism().map_or(2, usize::from);
+            let workers = (processors / 2).clamp(1, 4);
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(workers)
                 .thread_name("sandboxd")

@@ -22,7 +22,7 @@ pub(crate) struct Tail {
     service: Arc<Service>,
     entry: Arc<Entry>,
     run: RunId,
-    pub(crate) reader: Reader,
+    reader: Reader,
     watch: Option<Watch>,
     ended: Option<Ended>,
 }
@@ -59,6 +59,16 @@ impl Tail {
             watch: None,
             ended: None,
         })
+    }
+
+    /// Reads. What a run that goes on has written is in memory still; what an old one has written may have
+    /// to come from the disk, and other requests go on meanwhile.
+    pub(crate) fn read<T>(&mut self, read: impl FnOnce(&mut Reader) -> T) -> T {
+        if self.service.active.get(&self.run).is_some() {
+            read(&mut self.reader)
+        } else {
+            tokio::task::block_in_place(|| read(&mut self.reader))
+        }
     }
 
     /// Waits until the journal may have grown. To be called when it has been read to its end.

@@ -23,11 +23,12 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use sandbox_keeper::api::KillCause;
-use sandbox_keeper::journal::Item;
+use sandbox_keeper::journal::{Item, Reader};
 use sandbox_wire::event::RunOutcome;
 use sandbox_wire::{Code, OnDisconnect, Problem, RunId};
 use serde::Deserialize;
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -70,7 +71,7 @@ pub(crate) async fn resume(
     service.run_row(&entry, &at.run).await?;
     let mut tail = open(&service, &entry, &at.run)?;
     if let Some(seq) = after {
-        tail.reader.seek_after_seq(seq).map_err(unreadable)?;
+        tail.read(|reader| reader.seek_after_seq(seq)).map_err(unreadable)?;
     }
     Ok(response(Events::new(tail, &service, &entry, at.run, framing, None)))
 }
@@ -95,14 +96,14 @@ pub(crate) fn live(
 
 fn open(service: &Arc<Service>, entry: &Arc<Entry>, run: &RunId) -> Result<Tail, Failure> {
     Tail::open(service, entry, run).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => {
+        io::ErrorKind::NotFound => {
             Problem::new(Code::OutputExpired, format!("the output of the run {run} is not kept any more")).into()
         }
         _ => unreadable(error),
     })
 }
 
-fn unreadable(source: std::io::Error) -> Failure {
+fn unreadable(source: io::Error) -> Failure {
     Error::Disk { what: "cannot read a journal", source }.into()
 }
 
@@ -153,6 +154,37 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// Why [`fill`] stopped.
+enum Filled {
+    /// The frame is large enough.
+    More,
+    Pending,
+    Exit {
+        seq: u64,
+        outcome: Box<RunOutcome>,
+    },
+}
+
+/// Writes what the journal has into the frame, up to about [`FRAME_BYTES`].
+fn fill(reader: &mut Reader, frames: &mut Frames, last_seq: &mut u64) -> io::Result<Filled> {
+    while frames.len() < FRAME_BYTES {
+        match reader.next()? {
+            Item::Start(start) => frames.start(&start.run),
+            Item::Chunk { seq, stream, offset, data } => {
+                *last_seq = seq;
+                frames.chunk(seq, stream, offset, &data);
+            }
+            Item::Gap { seq, stdout_bytes, stderr_bytes } => {
+                *last_seq = seq;
+                frames.gap(seq, stdout_bytes, stderr_bytes);
+            }
+            Item::Exit { seq, outcome } => return Ok(Filled::Exit { seq, outcome }),
+            Item::Pending => return Ok(Filled::Pending),
+        }
+    }
+    Ok(Filled::More)
+}
+
 struct Events {
     tail: Tail,
     service: Arc<Service>,
@@ -194,32 +226,18 @@ impl Events {
         if self.over {
             return None;
         }
-        while !self.over && self.frames.len() < FRAME_BYTES {
-            match self.tail.reader.next() {
-                Ok(Item::Pending) if self.frames.is_empty() => self.wait().await,
-                Ok(Item::Pending) => break,
-                Ok(item) => self.write(item),
+        while self.frames.is_empty() {
+            let (frames, last_seq) = (&mut self.frames, &mut self.last_seq);
+            match self.tail.read(|reader| fill(reader, frames, last_seq)) {
+                Ok(Filled::More) => {}
+                Ok(Filled::Exit { seq, outcome }) => self.finish(seq, *outcome),
+                Ok(Filled::Pending) if self.frames.is_empty() => self.wait().await,
+                Ok(Filled::Pending) => {}
                 Err(source) => self.give_up(unreadable(source)),
             }
         }
         self.next_ping = Instant::now() + PING_EVERY;
         Some(self.frames.take().into())
-    }
-
-    fn write(&mut self, item: Item) {
-        match item {
-            Item::Start(start) => self.frames.start(&start.run),
-            Item::Chunk { seq, stream, offset, data } => {
-                self.last_seq = seq;
-                self.frames.chunk(seq, stream, offset, &data);
-            }
-            Item::Gap { seq, stdout_bytes, stderr_bytes } => {
-                self.last_seq = seq;
-                self.frames.gap(seq, stdout_bytes, stderr_bytes);
-            }
-            Item::Exit { seq, outcome } => self.finish(seq, *outcome),
-            Item::Pending => {}
-        }
     }
 
     async fn wait(&mut self) {

@@ -140,7 +140,7 @@ async fn first_output(
 ) -> Result<Output, Failure> {
     let until = Instant::now() + wait;
     loop {
-        let output = tail.reader.read_stream(select, after, max).map_err(unreadable)?;
+        let output = tail.read(|reader| reader.read_stream(select, after, max)).map_err(unreadable)?;
         if !output.data.is_empty() {
             return Ok(output);
         }
@@ -224,7 +224,8 @@ impl Follow {
                     return Some(Err(io::Error::other(text)));
                 }
             }
-            match self.tail.reader.read_stream(self.select, self.next, FOLLOW_BYTES) {
+            let (select, next) = (self.select, self.next);
+            match self.tail.read(|reader| reader.read_stream(select, next, FOLLOW_BYTES)) {
                 Ok(output) => {
                     self.next = output.next;
                     self.then = output.then;

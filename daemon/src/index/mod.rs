@@ -12,6 +12,7 @@ pub(crate) mod tokens;
 mod writer;
 
 use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -58,6 +59,8 @@ CREATE UNIQUE INDEX runs_by_key ON runs (project, idempotency_key) WHERE idempot
 pub(crate) enum IndexError {
     #[error("cannot open the index {path}")]
     Open { path: PathBuf, source: rusqlite::Error },
+    #[error("cannot create the index {path}")]
+    File { path: PathBuf, source: std::io::Error },
     #[error("the index {path} was written by a newer version ({found}; this one knows {SCHEMA_VERSION})")]
     Newer { path: PathBuf, found: i64 },
     #[error("cannot read the index")]
@@ -82,6 +85,9 @@ impl Index {
     pub(crate) fn open(state: &Path) -> Result<Self, IndexError> {
         let path = state.join("index.db");
         let failed = |source| IndexError::Open { path: path.clone(), source };
+        // SQLite gives its other files the mode of this one.
+        let private = std::fs::File::options().create(true).append(true).mode(0o600).open(&path);
+        private.map_err(|source| IndexError::File { path: path.clone(), source })?;
         let connection = Connection::open(&path).map_err(failed)?;
         connection.pragma_update(None, "journal_mode", "wal").map_err(failed)?;
         connection.pragma_update(None, "synchronous", "normal").map_err(failed)?;
@@ -151,8 +157,10 @@ impl Index {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is queued and ends the writer thread.
+    /// Writes what is queued and ends the writer thread; the last connection to close folds the log into
+    /// the database.
     pub(crate) fn close(&self) {
+        self.pool().clear();
         self.writer.close();
     }
 }

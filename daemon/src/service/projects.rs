@@ -78,7 +78,14 @@ impl Service {
         let name = request.name.as_deref().map(check_name).transpose()?;
         let policy_name = request.policy.unwrap_or_else(|| DEFAULT_POLICY.to_owned());
         let policy = self.policies.require(&policy_name)?;
-        let dir = request.dir.as_deref().map(|dir| check_dir(dir, &self.state)).transpose()?;
+        let dir = match request.dir {
+            None => None,
+            Some(dir) => {
+                let state = self.state.clone();
+                let checked = tokio::task::spawn_blocking(move || check_dir(&dir, &state)).await;
+                Some(checked.map_err(Error::internal)??)
+            }
+        };
         let _changing = self.changing.lock().await;
         if let Some(entry) = dir.as_deref().and_then(|dir| self.registry.of_dir(dir)) {
             return Ok(Created::Before(self.describe(&entry)));
