@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -207,6 +208,20 @@ impl Daemon {
     /// Its keepers that are alive.
     pub fn keepers(&self) -> Vec<u32> {
         host::keepers(&self.home.root, self.pid)
+    }
+
+    /// Processes of its projects' sandboxes, known by the host ids that only they have. Empty for an
+    /// ordinary user's daemon, whose sandboxes have that user's.
+    pub fn inside(&self) -> Vec<u32> {
+        let projects = fs::read_dir(self.state().join("projects")).into_iter().flatten().flatten();
+        let owners = projects.filter_map(|project| Some(fs::metadata(project.path().join("home")).ok()?.uid()));
+        // The user inside is 1000 of 65,536.
+        let ranges: Vec<u32> = owners.filter(|uid| *uid > 1 << 16).map(|uid| uid - 1000).collect();
+        let owner = |pid: u32| fs::metadata(format!("/proc/{pid}")).ok().map(|process| process.uid());
+        let ours = |pid: &u32| {
+            owner(*pid).is_some_and(|uid| ranges.iter().any(|first| (*first..=first + 65_535).contains(&uid)))
+        };
+        host::processes().into_iter().filter(ours).collect()
     }
 
     #[track_caller]

@@ -135,7 +135,7 @@ impl Project {
     /// All runs that the daemon knows.
     #[track_caller]
     pub fn runs(&self) -> Vec<Value> {
-        let list = self.client.get(&self.path("/runs?limit=1000")).ok();
+        let list = self.client.get(&self.path("/runs?limit=200")).ok();
         list["runs"].as_array().expect("a list of runs").clone()
     }
 

@@ -295,9 +295,9 @@ fn compilers_and_make_work() {
     let project = project();
     project.write("/home/user/project/main.c", "#include <stdio.h>\n#include <pthread.h>\nint f(void);\nstatic void *t(void *x) { return x; }\nint main(void) { pthread_t p; pthread_create(&p, 0, t, 0); pthread_join(p, 0); printf(\"built %d\\n\", f()); return 0; }\n");
     project.write("/home/user/project/f.c", "int f(void) { return 42; }\n");
-    project.write("/home/user/project/Makefile", "CFLAGS = -O1 -pthread\nprogram: main.o f.o\n\t$(CC) -pthread -o $@ $^\ncheck: c1 c2 c3 c4\nc%:\n\t@sleep 0.1; echo $@ >> checked\n");
+    project.write("/home/user/project/Makefile", "CFLAGS = -O1 -pthread\nprogram: main.o f.o\n\t$(CC) -pthread -o $@ $^\ncheck: t1 t2 t3 t4\nt%:\n\t@sleep 0.1; echo $@ >> checked\n");
     let body = json!({"command": "make -j4 program > /dev/null && ./program && make -s -j4 check && sort checked | tr '\\n' ' '", "timeout_ms": 60_000});
-    assert_eq!(project.ok_with(&body), "built 42\nc1 c2 c3 c4 ");
+    assert_eq!(project.ok_with(&body), "built 42\nt1 t2 t3 t4 ");
 }
 
 #[test]

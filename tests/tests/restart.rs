@@ -222,7 +222,10 @@ fn an_idle_project_has_no_process_and_works_again() {
     let daemon = Options::default().arg("--idle").arg("1s").start();
     let project = daemon.project();
     project.ok("echo x > file; echo y > /tmp/file");
-    let family: Vec<u32> = daemon.keepers().into_iter().flat_map(host::family).collect();
+    let mut family: Vec<u32> = daemon.keepers().into_iter().flat_map(host::family).collect();
+    family.extend(daemon.inside());
+    family.sort_unstable();
+    family.dedup();
     assert!(!family.is_empty());
     let gone = host::eventually(Duration::from_secs(8), || {
         family.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())

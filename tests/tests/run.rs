@@ -250,7 +250,7 @@ fn a_line_of_many_mebibytes_is_only_long() {
 #[test]
 fn nothing_is_carried_from_one_command_to_the_next_but_files() {
     let project = project();
-    project.ok("cd /tmp; export LEFT=1; umask 0; ulimit -n 10; echo kept > file; echo home > ~/file");
+    project.ok("cd /tmp; export LEFT=1; umask 0; ulimit -n 50; echo kept > file; echo home > ~/file");
     assert_eq!(project.ok("pwd; echo [$LEFT]; umask; cat /tmp/file ~/file"), {
         "/home/user/project\n[]\n0022\nkept\nhome\n"
     });

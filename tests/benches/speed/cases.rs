@@ -290,7 +290,10 @@ pub(crate) fn idle(contenders: &Contenders<'_>) -> Vec<Row> {
     let project = contenders.daemon.project();
     project.ok("true");
     std::thread::sleep(Duration::from_millis(800));
-    let family: Vec<u32> = contenders.daemon.keepers().into_iter().flat_map(host::family).collect();
+    let mut family: Vec<u32> = contenders.daemon.keepers().into_iter().flat_map(host::family).collect();
+    family.extend(contenders.daemon.inside());
+    family.sort_unstable();
+    family.dedup();
     let kib: u64 = family.iter().filter_map(|pid| host::pss_kib(*pid)).sum();
     let gone = host::eventually(Duration::from_secs(10), || {
         family.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
