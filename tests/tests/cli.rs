@@ -229,8 +229,6 @@ fn nothing_outside_of_the_folder_can_be_written() {
     for command in [
         "echo x > ../new".to_owned(),
         format!("echo x > {home}/new"),
-        "echo x >> link".to_owned(),
-        "cat link".to_owned(),
         format!("cat {home}/beside"),
         "echo x > /etc/new".to_owned(),
         "echo x > /new".to_owned(),
@@ -239,7 +237,7 @@ fn nothing_outside_of_the_folder_can_be_written() {
         let harmless = command == "echo x > ../new"; // the sandbox's own home folder
         assert!(harmless || output.status.code() != Some(0), "worked: {command}");
     }
-    person.run_in(&folder, &["run", "--", "echo x > ~/new; echo x > /tmp/new"]);
+    person.run_in(&folder, &["run", "--", "echo x > ~/new; echo x > /tmp/new; echo x >> link; rm -f ../beside"]);
     assert_eq!(fs::read_to_string(person.home().join("beside")).expect("there"), "beside\n");
     let mut beside: Vec<_> =
         fs::read_dir(person.home()).expect("there").flatten().map(|entry| entry.file_name()).collect();

@@ -132,17 +132,19 @@ fn five_hundred_runs_leave_nothing() {
     host::assert_gone(&marker);
     std::thread::sleep(Duration::from_millis(500));
     let after = Holdings::of(&daemon);
-    // Armed inits come and go; a leak grows with the runs.
+    // Pools grow to the largest number of runs at once, a dozen descriptors and four cgroups for each. A leak
+    // grows with the runs: one thing for each hostile run would be 160 and more.
     assert!(after.processes <= before.processes + 12, "{before:?} {after:?}");
-    assert!(after.descriptors <= before.descriptors + 40, "{before:?} {after:?}");
+    assert!(after.descriptors <= before.descriptors + 120, "{before:?} {after:?}");
     assert!(after.namespaces <= before.namespaces + 40, "{before:?} {after:?}");
     assert!(after.mounts <= before.mounts, "{before:?} {after:?}");
-    assert!(after.cgroups <= before.cgroups + 24, "{before:?} {after:?}");
+    assert!(after.cgroups <= before.cgroups + 48, "{before:?} {after:?}");
     assert!(after.resident_kib <= before.resident_kib + 24 * 1024, "{before:?} {after:?}");
 
     // Idle keepers go, and take everything with them.
     let idle = host::eventually(Duration::from_secs(20), || daemon.keepers().is_empty() && cgroups(&daemon).is_empty());
     assert!(idle, "keepers {:?}, cgroups {:?}", daemon.keepers(), cgroups(&daemon));
+    host::eventually(Duration::from_secs(2), || all(&daemon).len() == 1);
     let idle = Holdings::of(&daemon);
     assert_eq!((idle.processes, idle.mounts, idle.cgroups), (1, 0, 0), "{idle:?}");
     assert_eq!(projects[0].ok("echo again"), "again\n");
@@ -192,6 +194,9 @@ fn an_idle_project_costs_little_and_then_nothing() {
     assert!(kib > 0 && kib <= limit, "{kib} KiB in {} processes", family.len());
     let gone = host::eventually(Duration::from_secs(10), || daemon.keepers().is_empty());
     assert!(gone, "the keeper stays after its idle time");
-    assert!(family.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()), "something of it stays");
+    let gone = host::eventually(Duration::from_secs(2), || {
+        family.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    });
+    assert!(gone, "something of it stays");
     assert_eq!(project.ok("echo back"), "back\n");
 }
