@@ -16,7 +16,7 @@ use sandbox_wire::{CreateProject, PatchProject, Project};
 /// Create a project
 ///
 /// With `dir`, the project that already has the folder is answered.
-#[utoipa::path(post, path = "/projects", tag = "projects", operation_id = "create_project", request_body = CreateProject,
+#[utoipa::path(post, path = "/projects", tag = "projects", operation_id = "create_project", request_body = Option<CreateProject>,
     responses((status = 201, description = "The new project", body = Project),
         (status = 200, description = "The project that already has the folder", body = Project), Problems))]
 pub(crate) async fn create(
@@ -54,7 +54,7 @@ pub(crate) async fn show(
 ///
 /// A new policy holds for the runs that start from now on.
 #[utoipa::path(patch, path = "/projects/{id}", tag = "projects", operation_id = "change_project",
-    params(("id" = String, Path, description = "UUID or url_id")), request_body = PatchProject,
+    params(("id" = String, Path, description = "UUID or url_id")), request_body = Option<PatchProject>,
     responses((status = 200, description = "The project as it is now", body = Project), Problems))]
 pub(crate) async fn change(
     State(service): State<Shared>,

@@ -82,7 +82,7 @@ pub(crate) struct ListQuery {
     /// Only runs in this state
     status: Option<RunState>,
     /// `next_cursor` of the page before
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^run_[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
     cursor: Option<RunId>,
     /// At most this many; 50 when absent
     #[param(minimum = 1, maximum = 200)]

@@ -80,7 +80,7 @@ impl fmt::Display for UrlId {
 /// A run's id, `run_` and a ULID: sorts by the time at which the run was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schema(value_type = String, pattern = "^run_[0-9A-HJKMNP-TV-Z]{26}$", example = "run_01JD8Z5Q6W9J5Q0M3V7T2K4X8A")]
+#[schema(value_type = String, pattern = "^run_[0-7][0-9A-HJKMNP-TV-Z]{25}$", example = "run_01JD8Z5Q6W9J5Q0M3V7T2K4X8A")]
 pub struct RunId(String);
 
 impl RunId {

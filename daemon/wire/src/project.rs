@@ -25,6 +25,7 @@ pub struct Project {
 pub struct CreateProject {
     /// Shown to people; the `url_id` is made from it. A random one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_type: Option<AccessType>,
@@ -34,6 +35,7 @@ pub struct CreateProject {
     /// Use this host folder as the workspace (needs the scope `admin`). The project that already
     /// has the folder is answered (200) instead of a second one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^/")]
     pub dir: Option<String>,
 }
 
@@ -42,6 +44,7 @@ pub struct CreateProject {
 #[serde(deny_unknown_fields)]
 pub struct PatchProject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$")]
     pub name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_type: Option<AccessType>,

@@ -3,7 +3,9 @@
 use crate::{Problem, RunId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Body of `POST /projects/{id}/run` and `…/runs`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -42,16 +44,33 @@ pub struct RunRequest {
     pub on_disconnect: Option<OnDisconnect>,
     /// Only `…/runs`: the same key and body start one run, however often they are sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     pub idempotency_key: Option<String>,
 }
 
 /// A text is a shell line (`/bin/sh -c`), a list is an argv that no shell sees.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Command {
     Shell(String),
     Argv(Vec<String>),
 }
+
+/// By hand, to say what a derived description cannot: nothing blank, no NUL.
+impl PartialSchema for Command {
+    fn schema() -> RefOr<Schema> {
+        let text = |pattern: &str| ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).build();
+        let word = text(r"^[^\x00]*$");
+        let line = text(r"^[^\x00]*[^\x00\s][^\x00]*$");
+        let program = line.clone();
+        let argv = ArrayBuilder::new().prefix_items([Schema::from(program)]).items(word).min_items(Some(1));
+        let either = OneOfBuilder::new().item(line).item(argv);
+        let description = "A text is a shell line (`/bin/sh -c`), a list is an argv that no shell sees.";
+        either.description(Some(description)).into()
+    }
+}
+
+impl ToSchema for Command {}
 
 /// How bytes become JSON text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

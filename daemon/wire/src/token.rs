@@ -19,7 +19,9 @@ pub enum Scope {
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
     #[serde(default)]
+    #[schema(max_length = 100, pattern = r"^[^\x00-\x1f\x7f-\x9f]*$")]
     pub name: String,
+    #[schema(min_items = 1)]
     pub scopes: Vec<Scope>,
     /// The projects it is good for; all of them when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
