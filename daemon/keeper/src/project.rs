@@ -205,12 +205,14 @@ impl Project {
         tokio::spawn(Arc::clone(&self).restock());
         if order.keep_background && answer.outcome.lingering > 0 {
             std::mem::forget(registered); // unregistered when the background ends
+            slot.linger();
             tokio::spawn(background(Arc::clone(&self), sandbox, slot, order.run, asked, done));
         } else {
             drop(registered);
             tokio::spawn(async move {
                 // After the reply, which waits for nothing of this.
                 drop(journal);
+                slot.pidfd.kill();
                 sandbox.recycle(slot);
                 sandbox.refill();
             });

@@ -6,9 +6,9 @@
 
 use crate::api::RunOrder;
 use crate::journal::{Chunker, HeadTail, Writer};
-use crate::slot::{Slot, input_pipe};
+use crate::slot::{End, Slot, input_pipe};
 use sandbox_launch::plan::RunPlan;
-use sandbox_launch::protocol::{Enforcement, FromInit};
+use sandbox_launch::protocol::Enforcement;
 use sandbox_wire::event::RunOutcome;
 use sandbox_wire::{Denial, Enforced, RunState, Stream, Usage};
 use std::collections::BTreeMap;
@@ -188,17 +188,15 @@ pub(crate) async fn attend(
     let mut alarm = started + timeout;
     let mut cause: Option<Cause> = None;
     let mut asked = false;
-    let mut end: Option<(i32, u64, u32)> = None;
+    let mut end: Option<End> = None;
 
     // Until the command has ended, or was killed.
     loop {
         tokio::select! {
             biased;
-            report = slot.report() => {
-                if let Ok(Some(FromInit::Ended { status, cpu_us, stragglers })) = report {
-                    end = Some((status, cpu_us, stragglers));
-                }
-                break; // without a report the init is dead, and everything with it
+            ended = slot.ended() => {
+                end = ended;
+                break; // without an end the init is dead, and everything with it
             }
             _ = slot.stdout.readable(), if stdout.open => sink.take(&slot.stdout, &mut stdout),
             _ = slot.stderr.readable(), if stderr.open => sink.take(&slot.stderr, &mut stderr),
@@ -226,7 +224,7 @@ pub(crate) async fn attend(
     let duration = started.elapsed();
     sink.take_all(slot, &mut stdout, &mut stderr);
 
-    let stragglers = end.map_or(0, |(_, _, stragglers)| stragglers);
+    let stragglers = end.map_or(0, |end| end.stragglers);
     if stragglers > 0 && cause.is_none() {
         drain(slot, &mut sink, &mut stdout, &mut stderr, asks).await;
     }
@@ -245,7 +243,7 @@ pub(crate) async fn attend(
     sink.close(&mut stderr);
     let lost = sink.lost.take();
 
-    let verdict = Verdict::of(cause, end.map(|(status, _, _)| status), usage.as_ref().map_or(0, |u| u.oom_kills));
+    let verdict = Verdict::of(cause, end.map(|end| end.status), usage.as_ref().map_or(0, |u| u.oom_kills));
     let mut denials = Vec::new();
     if let Some(usage) = &usage {
         if usage.oom_kills > 0 {
@@ -267,7 +265,7 @@ pub(crate) async fn attend(
             count: 1,
         });
     }
-    let cpu_usec = usage.as_ref().and_then(|usage| usage.cpu_usec).or(end.map(|(_, cpu, _)| cpu)).unwrap_or(0);
+    let cpu_usec = usage.as_ref().and_then(|usage| usage.cpu_usec).or(end.and_then(|end| end.cpu_us)).unwrap_or(0);
     let outcome = RunOutcome {
         exit_code: verdict.exit_code,
         run_id: order.run.clone(),

@@ -66,6 +66,20 @@ pub(crate) struct Slot {
     pub pidfd: Pidfd,
     pub leaf: Option<Leaf>,
     pub landlock: Enforcement,
+    /// The command's own, where the kernel tells by it how the command ended: that spares waking
+    /// the init, which is otherwise the one to say so.
+    command: Option<Pidfd>,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    /// As wait(2) tells it.
+    pub status: i32,
+    /// What it and the children it waited for used, where the init has counted.
+    pub cpu_us: Option<u64>,
+    /// Processes that were still there.
+    pub stragglers: u32,
 }
 
 /// Makes an init through the launcher and waits until it is ready. `owner` is the host id that
@@ -78,6 +92,8 @@ pub(crate) async fn arm(
     urgent: bool,
 ) -> Result<Slot, ArmError> {
     let pipes = |errno: Errno| ArmError::Pipes(errno.into());
+    // Who is left is counted by the leaf, then.
+    let watched = launcher.exits_by_pidfd && leaf.as_ref().is_some_and(|leaf| leaf.others().is_some());
     let (report, their_report) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipes)?;
     let (runner, their_runner) =
@@ -90,24 +106,26 @@ pub(crate) async fn arm(
         if let Some(leaf) = &leaf {
             fds.extend(leaf.join_fds().iter().map(AsFd::as_fd));
         }
-        send(&launcher.control, &ToLauncher::Arm { urgent }, &fds).map_err(ArmError::Launcher)?;
+        send(&launcher.control, &ToLauncher::Arm { urgent, watched }, &fds).map_err(ArmError::Launcher)?;
     }
     drop((their_report, their_runner, their_stdout, their_stderr));
 
     rustix::io::ioctl_fionbio(&report, true).map_err(pipes)?;
     let report = watch(report).map_err(ArmError::Pipes)?;
     let ready = tokio::time::timeout(ARM_TIMEOUT, receive(&report)).await;
-    let (landlock, pidfd) = match ready.map_err(|_| ArmError::Silent)? {
-        Ok(Some((FromInit::Armed { landlock }, mut fds))) => (landlock, fds.pop().ok_or(ArmError::Silent)?),
+    let (landlock, mut fds) = match ready.map_err(|_| ArmError::Silent)? {
+        Ok(Some((FromInit::Armed { landlock }, fds))) => (landlock, fds),
         Ok(Some((FromInit::Failed(report), _))) => return Err(report.into()),
-        Ok(Some((FromInit::Ended { .. }, _)) | None) => return Err(ArmError::Silent),
+        Ok(Some((FromInit::Ended { .. } | FromInit::Counted { .. }, _)) | None) => return Err(ArmError::Silent),
         Err(error) => return Err(ArmError::Launcher(error)),
     };
-    let pidfd = watch(pidfd).map_err(ArmError::Pipes)?;
+    let (Some(command), Some(pidfd)) = (fds.pop(), fds.pop()) else { return Err(ArmError::Silent) };
+    let pidfd = Pidfd(watch(pidfd).map_err(ArmError::Pipes)?);
+    let command = if watched { Some(Pidfd(watch(command).map_err(ArmError::Pipes)?)) } else { None };
     if let Some(leaf) = &mut leaf {
         leaf.begin()?;
     }
-    Ok(Slot { report, runner, stdout, stderr, pidfd: Pidfd(pidfd), leaf, landlock })
+    Ok(Slot { report, runner, stdout, stderr, pidfd, leaf, landlock, command })
 }
 
 fn output_pipe(owner: Option<u32>) -> Result<(pipe::Receiver, OwnedFd), ArmError> {
@@ -146,9 +164,46 @@ impl Slot {
         Ok(())
     }
 
-    /// Next report of the init; `None` when it is gone. Cancel-safe.
-    pub(crate) async fn report(&self) -> io::Result<Option<FromInit>> {
-        Ok(receive(&self.report).await?.map(|(message, _)| message))
+    /// The command's end; `None` when the init died without telling. May be dropped and called again.
+    pub(crate) async fn ended(&self) -> Option<End> {
+        let Some(command) = &self.command else {
+            return match receive(&self.report).await {
+                Ok(Some((FromInit::Ended { status, cpu_us, stragglers }, _))) => {
+                    Some(End { status, cpu_us: Some(cpu_us), stragglers })
+                }
+                _ => None,
+            };
+        };
+        loop {
+            let mut ready = command.0.readable().await.ok()?;
+            match sandbox_launch::sys::exit_status(command.0.get_ref()) {
+                Ok(Some(status)) => {
+                    return Some(End { status, cpu_us: None, stragglers: self.stragglers().await });
+                }
+                // Dead, but not yet reaped: the kernel says so once more.
+                Ok(None) => ready.clear_ready(),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The leaf counts cheaply, but an ended process a moment longer than it is there; so only
+    /// when it counts any is the init asked.
+    async fn stragglers(&self) -> u32 {
+        let counted = self.leaf.as_ref().and_then(Leaf::others);
+        if counted == Some(0) || send(self.report.get_ref(), &ToInit::Count, &[]).is_err() {
+            return 0;
+        }
+        match receive(&self.report).await {
+            Ok(Some((FromInit::Counted { others }, _))) => others,
+            _ => 0,
+        }
+    }
+
+    /// Lets what the command left behind stay until it ends.
+    pub(crate) fn linger(&self) {
+        // An init that is gone has nothing left to keep.
+        let _ = send(self.report.get_ref(), &ToInit::Linger, &[]);
     }
 
     /// Signals every process of the run but its init.

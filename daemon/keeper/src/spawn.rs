@@ -72,6 +72,8 @@ pub struct Launcher {
     pub control: OwnedFd,
     /// Of the process from which everything inside descends.
     pub pidfd: OwnedFd,
+    /// The kernel tells how a process ended through its pidfd.
+    pub exits_by_pidfd: bool,
 }
 
 /// Ids inside and outside of a sandbox.
@@ -104,12 +106,12 @@ pub fn launch(program: &Program, plan: LaunchPlan, ids: Ids) -> Result<Launcher,
     }
     // The first process ends by itself once the sandbox has its pid 1.
     child.wait().map_err(SpawnError::Start)?;
-    let pidfd = launched?;
+    let (pidfd, exits_by_pidfd) = launched?;
     rustix::net::sockopt::set_socket_timeout(&control, Timeout::Recv, None).map_err(silent)?;
-    Ok(Launcher { control, pidfd })
+    Ok(Launcher { control, pidfd, exits_by_pidfd })
 }
 
-fn converse(control: &OwnedFd, plan: &LaunchPlan, ids: Ids, pid: u32) -> Result<OwnedFd, SpawnError> {
+fn converse(control: &OwnedFd, plan: &LaunchPlan, ids: Ids, pid: u32) -> Result<(OwnedFd, bool), SpawnError> {
     let file = plan_file(plan).map_err(SpawnError::Start)?;
     send(control, &ToLauncher::Plan, &[file.as_fd()]).map_err(SpawnError::Start)?;
     drop(file);
@@ -119,8 +121,9 @@ fn converse(control: &OwnedFd, plan: &LaunchPlan, ids: Ids, pid: u32) -> Result<
                 write_maps(pid, ids).map_err(SpawnError::MapIds)?;
                 send(control, &ToLauncher::IdsMapped, &[]).map_err(SpawnError::Silent)?;
             }
-            Some((FromLauncher::Ready, mut fds)) => {
-                return fds.pop().ok_or_else(|| SpawnError::Silent(io::ErrorKind::InvalidData.into()));
+            Some((FromLauncher::Ready { exits_by_pidfd }, mut fds)) => {
+                let pidfd = fds.pop().ok_or_else(|| SpawnError::Silent(io::ErrorKind::InvalidData.into()))?;
+                return Ok((pidfd, exits_by_pidfd));
             }
             Some((FromLauncher::Failed(report), _)) => return Err(report.into()),
             None => return Err(SpawnError::Silent(io::ErrorKind::UnexpectedEof.into())),

@@ -6,7 +6,6 @@
 
 use crate::stdio;
 use nix::unistd::execve;
-use rustix::fd::AsFd;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use sandbox_launch::plan::{InitPlan, RunPlan};
@@ -19,15 +18,18 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 /// Exit status of a runner that did not become its command; the report says why.
 const NOT_STARTED: i32 = 125;
 
-/// The whole life of a runner.
+/// The whole life of a runner. All that does not depend on the order is done before it comes.
 pub(crate) fn run(plan: &InitPlan, orders: &OwnedFd, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> ! {
+    if let Err(error) = prepare(stdout, stderr) {
+        report(orders, &error);
+    }
     let (order, fds) = match receive_order(orders) {
         Ok(Some(order)) => order,
         // The keeper let this init go unused.
         Ok(None) => sys::exit(0),
         Err(error) => report(orders, &Report::new(Step::ReadPlan, error, "order")),
     };
-    match prepare(plan, &order, &fds, stdout, stderr) {
+    match enter(&order.cwd, &plan.writable_roots).and_then(|()| take_input(&order, &fds)) {
         Ok(()) => become_command(&order, orders),
         Err(error) => report(orders, &error),
     }
@@ -38,26 +40,25 @@ fn report(orders: &OwnedFd, report: &Report) -> ! {
     sys::exit(NOT_STARTED)
 }
 
-fn prepare(
-    plan: &InitPlan,
-    order: &RunPlan,
-    fds: &[OwnedFd],
-    stdout: BorrowedFd<'_>,
-    stderr: BorrowedFd<'_>,
-) -> Result<(), Report> {
-    let stdin = if order.stdin {
-        Some(fds.first().ok_or_else(|| Report::new(Step::Stdio, libc::EBADF, "standard input"))?.as_fd())
-    } else {
-        None
-    };
-    enter(&order.cwd, &plan.writable_roots)?;
-    stdio::attach(stdin, stdout, stderr)?;
+fn prepare(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<(), Report> {
+    let failed = |subject: &'static str| move |errno: Errno| Report::new(Step::Exec, errno, subject);
+    stdio::attach(stdout, stderr)?;
     // A session of its own: no terminal, and its own process group for job control.
-    rustix::process::setsid().map_err(|errno| Report::new(Step::Exec, errno, "a new session"))?;
+    rustix::process::setsid().map_err(failed("a new session"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    sys::reset_signals();
+    // Their actions are the default ones already, as the init has set them.
+    sys::unblock_signals().map_err(failed("the signal mask"))?;
+    sys::close_on_exec_from(3).map_err(failed("closed descriptors"))
+}
+
+/// Standard input is `/dev/null` unless a descriptor came for it.
+fn take_input(order: &RunPlan, fds: &[OwnedFd]) -> Result<(), Report> {
+    if order.stdin {
+        let pipe = fds.first().ok_or_else(|| Report::new(Step::Stdio, libc::EBADF, "standard input"))?;
+        rustix::stdio::dup2_stdin(pipe).map_err(|errno| Report::new(Step::Stdio, errno, "standard input"))?;
+    }
     let _ = sys::set_slice(0); // the command gets the default; a kernel without slices has it already
-    sys::close_on_exec_from(3).map_err(|errno| Report::new(Step::Exec, errno, "closed descriptors"))
+    Ok(())
 }
 
 /// Changes to the folder and checks where it really is.

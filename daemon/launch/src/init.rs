@@ -23,6 +23,9 @@ const SHORT_SLICE_NS: u64 = 100_000;
 /// … but not while they get ready and nobody waits for them: then commands go first.
 const LONG_SLICE_NS: u64 = 100_000_000;
 
+/// How often an init that lingers looks whether anything is left.
+const LINGER_TICK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
 /// What came with an order to arm.
 struct Fds {
     report: OwnedFd,
@@ -55,13 +58,13 @@ pub(crate) fn refuse(fds: &[OwnedFd], report: &Report) {
 }
 
 /// The whole life of an init.
-pub(crate) fn run(plan: &InitPlan, urgent: bool, fds: Vec<OwnedFd>) -> ! {
+pub(crate) fn run(plan: &InitPlan, urgent: bool, watched: bool, fds: Vec<OwnedFd>) -> ! {
     let Some(fds) = Fds::sort(fds) else { sys::exit(1) };
     let Fds { report, runner, stdout, stderr, leaf } = fds;
     // Kernels that do not know slices are only slower.
     let _ = sys::set_slice(if urgent { SHORT_SLICE_NS } else { LONG_SLICE_NS });
     let _ = rustix::thread::set_name(c"sandbox-init"); // for people who look at processes
-    let armed = isolate(plan, leaf).and_then(|landlock| Ok((landlock, block_sigchld()?)));
+    let armed = isolate(plan, leaf).and_then(|landlock| Ok((landlock, reaper(watched)?)));
     let (landlock, children) = match armed {
         Ok(armed) => armed,
         Err(error) => {
@@ -78,7 +81,7 @@ pub(crate) fn run(plan: &InitPlan, urgent: bool, fds: Vec<OwnedFd>) -> ! {
         Ok(sys::Forked::Parent(command)) => {
             // Only the command holds the pipes now: their end is the end of its output.
             drop((runner, stdout, stderr));
-            serve(&report, &children, command, landlock)
+            serve(&report, children.as_ref(), command, landlock)
         }
         Err(errno) => {
             let _ = send(&report, &FromInit::Failed(Report::new(Step::Fork, errno, "a runner")), &[]);
@@ -112,43 +115,97 @@ fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
     Ok(landlock)
 }
 
-/// SIGCHLD by descriptor, and children that wait to be reaped again (the launcher ignores its own).
-fn block_sigchld() -> Result<SignalFd, Report> {
-    let failed = |errno| Report::new(Step::Fork, errno, "SIGCHLD");
+/// Who reaps: the kernel, when the keeper sees the command's end itself; else this init, told by
+/// descriptor.
+fn reaper(watched: bool) -> Result<Option<SignalFd>, Report> {
     sys::reset_signals();
+    if watched {
+        sys::ignore_children();
+        return Ok(None);
+    }
+    let failed = |errno| Report::new(Step::Fork, errno, "SIGCHLD");
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(failed)?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Some).map_err(failed)
+}
+
+/// Whether the kernel tells through a pidfd how a process ended that nobody waited for. Tried with
+/// a child, in the launcher, which ignores its children as a watched init does.
+pub(crate) fn exits_by_pidfd() -> bool {
+    const STATUS: i32 = 7;
+    let Ok((wait, go)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return false };
+    let pid = match sys::fork(0) {
+        Ok(sys::Forked::Child) => {
+            drop(go);
+            let _ = rustix::io::read(&wait, &mut [0; 1]); // ends when its pidfd is open
+            sys::exit(STATUS)
+        }
+        Ok(sys::Forked::Parent(pid)) => pid,
+        Err(_) => return false,
+    };
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return false };
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    drop((go, wait));
+    let Ok(pidfd) = pidfd else { return false };
+    let patience = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    for _ in 0..1000 {
+        let mut ended = [PollFd::new(&pidfd, PollFlags::HUP)];
+        let _ = poll(&mut ended, Some(&patience)); // an interrupted wait is a short one
+        match sys::exit_status(&pidfd) {
+            Ok(Some(status)) => return status == STATUS << 8,
+            Ok(None) => {}
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 /// Reports ready, reaps until nothing is left or the keeper is gone.
-fn serve(report: &OwnedFd, children: &SignalFd, command: i32, landlock: Enforcement) -> ! {
-    let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
-    let Ok(pidfd) = pidfd else { sys::exit(1) };
-    if send(report, &FromInit::Armed { landlock }, &[pidfd.as_fd()]).is_err() {
+fn serve(report: &OwnedFd, children: Option<&SignalFd>, command: i32, landlock: Enforcement) -> ! {
+    let pidfd = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+    let own = pidfd(rustix::process::getpid());
+    let runner = rustix::process::Pid::from_raw(command).ok_or(rustix::io::Errno::SRCH).and_then(pidfd);
+    let (Ok(own), Ok(runner)) = (own, runner) else { sys::exit(1) };
+    if send(report, &FromInit::Armed { landlock }, &[own.as_fd(), runner.as_fd()]).is_err() {
         sys::exit(1);
     }
-    drop(pidfd);
+    drop((own, runner));
     let mut buffer = [0; REPORT_BYTES];
+    let mut lingers = false;
     loop {
-        let mut ready = [PollFd::new(report, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
-        match poll(&mut ready, None) {
+        let mut ready = [PollFd::new(report, PollFlags::IN), PollFd::new(report, PollFlags::empty())];
+        if let Some(children) = children {
+            ready[1] = PollFd::new(children, PollFlags::IN);
+        }
+        match poll(&mut ready, lingers.then_some(&LINGER_TICK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => sys::exit(1),
         }
         let (message, child) = (ready[0].revents(), ready[1].revents());
-        if !child.is_empty() {
+        if let Some(children) = children
+            && !child.is_empty()
+        {
             while matches!(children.read_signal(), Ok(Some(_))) {}
             reap(report, command);
         }
-        if !message.is_empty() {
-            match receive_with::<ToInit>(report, &mut buffer) {
-                // Fails when nobody is there to be signalled, which is as good.
-                Ok(Some((ToInit::Signal(signal), _))) => drop(sys::signal_all(signal)),
-                // The keeper is gone, or speaks no sense: end everything.
-                Ok(None) | Err(_) => sys::exit(1),
+        if lingers && count_others() == 0 {
+            sys::exit(0);
+        }
+        if message.is_empty() {
+            continue;
+        }
+        match receive_with::<ToInit>(report, &mut buffer) {
+            // Fails when nobody is there to be signalled, which is as good.
+            Ok(Some((ToInit::Signal(signal), _))) => drop(sys::signal_all(signal)),
+            Ok(Some((ToInit::Count, _))) => {
+                if send(report, &FromInit::Counted { others: count_others() }, &[]).is_err() {
+                    sys::exit(1);
+                }
             }
+            Ok(Some((ToInit::Linger, _))) => lingers = true,
+            // The keeper is gone, or speaks no sense: end everything.
+            Ok(None) | Err(_) => sys::exit(1),
         }
     }
 }

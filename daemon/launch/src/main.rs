@@ -64,7 +64,9 @@ fn launch(control: &OwnedFd) -> Result<LaunchPlan, Report> {
     let own_pid = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(own_pid, rustix::process::PidfdFlags::empty())
         .map_err(|errno| Report::new(Step::Fork, errno, "the launcher's own pidfd"))?;
-    send(control, &FromLauncher::Ready, &[pidfd.as_fd()]).map_err(|e| Report::new(Step::ReadPlan, e, "ready"))?;
+    let exits_by_pidfd = init::exits_by_pidfd();
+    send(control, &FromLauncher::Ready { exits_by_pidfd }, &[pidfd.as_fd()])
+        .map_err(|e| Report::new(Step::ReadPlan, e, "ready"))?;
     Ok(plan)
 }
 
@@ -82,11 +84,11 @@ fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
 /// One init per request. Ends when the keeper closes the socket, or when it speaks no sense; the
 /// launcher's end is the end of the pid namespace and of everything inside.
 fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan) -> ! {
-    while let Ok(Some((ToLauncher::Arm { urgent }, fds))) = receive(&control) {
+    while let Ok(Some((ToLauncher::Arm { urgent, watched }, fds))) = receive(&control) {
         match sys::fork(namespaces::OF_INIT) {
             Ok(sys::Forked::Child) => {
                 drop(control);
-                init::run(&plan.init, urgent, fds)
+                init::run(&plan.init, urgent, watched, fds)
             }
             Ok(sys::Forked::Parent(_)) => {}
             Err(errno) => init::refuse(&fds, &Report::new(Step::Fork, errno, "an init")),

@@ -31,7 +31,8 @@ pub enum ToLauncher {
     IdsMapped,
     /// Make an init. Descriptors: report socket, runner's socket, stdout, stderr, then the cgroup
     /// membership files to write `0` into. `urgent` when a run waits for it: else what runs goes first.
-    Arm { urgent: bool },
+    /// `watched` when the keeper sees the command's end itself, by the runner's pidfd.
+    Arm { urgent: bool, watched: bool },
 }
 
 /// Launcher to keeper.
@@ -40,14 +41,17 @@ pub enum FromLauncher {
     /// In its user namespace, waiting for `IdsMapped`.
     WantsIds,
     /// The view stands. Carries a pidfd of the process that everything inside descends from.
-    Ready,
+    /// `exits_by_pidfd`: the kernel tells how a process ended through its pidfd.
+    Ready {
+        exits_by_pidfd: bool,
+    },
     Failed(Report),
 }
 
 /// Init to keeper, on the report socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
-    /// Waiting for an order. Carries a pidfd of the init.
+    /// Waiting for an order. Carries pidfds of the init and of the runner.
     Armed {
         landlock: Enforcement,
     },
@@ -57,6 +61,10 @@ pub enum FromInit {
         cpu_us: u64,
         stragglers: u32,
     },
+    /// Answer to `ToInit::Count`: processes that are there besides the init.
+    Counted {
+        others: u32,
+    },
     Failed(Report),
 }
 
@@ -65,6 +73,9 @@ pub enum FromInit {
 pub enum ToInit {
     /// Send this signal to every process but the init.
     Signal(i32),
+    Count,
+    /// The command has ended and what it left may stay: end when nothing is left.
+    Linger,
 }
 
 /// How much of a layer is in force.
@@ -214,10 +225,10 @@ mod tests {
     fn a_message_keeps_its_descriptors() {
         let (here, there) = pair(SocketType::SEQPACKET);
         let (reader, writer) = rustix::pipe::pipe().expect("pipe");
-        send(&here, &ToLauncher::Arm { urgent: true }, &[writer.as_fd()]).expect("send");
+        send(&here, &ToLauncher::Arm { urgent: true, watched: false }, &[writer.as_fd()]).expect("send");
         drop(writer);
         let (message, fds) = receive::<ToLauncher>(&there).expect("receive").expect("a message");
-        assert!(matches!(message, ToLauncher::Arm { urgent: true }));
+        assert!(matches!(message, ToLauncher::Arm { urgent: true, watched: false }));
         assert_eq!(fds.len(), 1);
         rustix::io::write(&fds[0], b"x").expect("write");
         let mut byte = [0; 1];

@@ -1,7 +1,7 @@
 //! Descriptors 0, 1 and 2: the control socket moves away, `/dev/null` takes their place, and a
 //! runner's pipes come at the end.
 
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox_launch::report::{Report, Step};
@@ -24,17 +24,8 @@ pub(crate) fn detach() -> Result<(), Report> {
     rustix::stdio::dup2_stderr(&null).map_err(failed)
 }
 
-/// Gives the command its own three; without `stdin` the command reads `/dev/null`.
-pub(crate) fn attach(
-    stdin: Option<BorrowedFd<'_>>,
-    stdout: BorrowedFd<'_>,
-    stderr: BorrowedFd<'_>,
-) -> Result<(), Report> {
-    match stdin {
-        Some(pipe) => rustix::stdio::dup2_stdin(pipe),
-        None => open_null(OFlags::RDONLY).and_then(|null| rustix::stdio::dup2_stdin(null.as_fd())),
-    }
-    .map_err(failed)?;
+/// Gives the command its output; its input stays `/dev/null` for now.
+pub(crate) fn attach(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<(), Report> {
     rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
     rustix::stdio::dup2_stderr(stderr).map_err(failed)
 }

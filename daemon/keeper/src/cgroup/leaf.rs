@@ -208,6 +208,11 @@ impl Leaf {
         }
     }
 
+    /// Processes and threads in it besides its init; `None` without the controller that counts them.
+    pub fn others(&self) -> Option<u64> {
+        self.pids.as_ref()?.now.number().ok().map(|now| now.saturating_sub(INIT))
+    }
+
     /// Its processes, as the keeper's own pid namespace numbers them.
     pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
         let Some(part) = self.parts.first() else { return Ok(Vec::new()) };
