@@ -119,10 +119,7 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     let what = tracing::enabled!(tracing::Level::DEBUG).then(|| (request.method().clone(), request.uri().clone()));
     let mut response = match edge.admit(&mut request, preflight) {
         Ok(()) if preflight => no_content(),
-        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(_) => problem::after_panic(),
-        },
+        Ok(()) => shielded(next.run(request)).await,
         Err(problem) => problem::into_response(problem),
     };
     problem::complete(&mut response, id.to_str().unwrap_or_default());
@@ -137,6 +134,15 @@ async fn around(State(edge): State<Arc<Edge>>, mut request: Request, next: Next)
     response
 }
 
+/// A panic is the answer to its own request only. State that it may leave behind is behind locks that
+/// everybody takes as they find them.
+async fn shielded(answer: impl Future<Output = Response>) -> Response {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => problem::after_panic(),
+    }
+}
+
 fn no_content() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -146,6 +152,12 @@ fn no_content() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error() {
+        let response = shielded(async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 
     #[test]
     fn large_heads_are_refused() {

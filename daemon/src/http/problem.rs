@@ -34,6 +34,7 @@ pub(crate) fn status(code: Code) -> StatusCode {
         | Code::CwdNotFound
         | Code::CwdOutsideProject
         | Code::InvalidPolicy
+        | Code::PolicyNotFound
         | Code::InvalidName
         | Code::InvalidDirectory => StatusCode::BAD_REQUEST,
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -42,7 +43,7 @@ pub(crate) fn status(code: Code) -> StatusCode {
         | Code::LayerUnavailable
         | Code::HostNotAllowed
         | Code::OriginNotAllowed => StatusCode::FORBIDDEN,
-        Code::NotFound | Code::ProjectNotFound | Code::RunNotFound | Code::PolicyNotFound => StatusCode::NOT_FOUND,
+        Code::NotFound | Code::ProjectNotFound | Code::RunNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         Code::IdempotencyConflict | Code::ProjectBusy | Code::RunEnded | Code::NameTaken => StatusCode::CONFLICT,
