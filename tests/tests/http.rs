@@ -43,7 +43,7 @@ fn bad_input_starts_nothing() {
         (r#"{"command": "touch ran", "on_disconnect": "maybe"}"#, 400, &["invalid_request"]),
         (r#"{"command": "touch ran", "keep_background": "yes"}"#, 400, &["invalid_request"]),
         (r#"{"command": "touch ran", "command": "touch ran"}"#, 400, &["invalid_request"]),
-        (r#"{"command": "touch ran", "policy": "no-such-policy"}"#, 404, &["policy_not_found"]),
+        (r#"{"command": "touch ran", "policy": "no-such-policy"}"#, 400, &["policy_not_found"]),
     ] {
         let reply = post(&project, &[], body.as_bytes());
         assert_eq!(reply.status, status, "{body}: {}", reply.text());

@@ -392,7 +392,7 @@ fn a_policy_that_cannot_be_kept_is_refused() {
         assert!((400..500).contains(&reply.status), "{toml}: {}", reply.text());
         assert!(["invalid_policy", "policy_not_found"].contains(&code.as_str()), "{toml}: {}", reply.text());
     }
-    project.call(&json!({"command": "true", "policy": "no-such"})).refused(404, "policy_not_found");
+    project.call(&json!({"command": "true", "policy": "no-such"})).refused(400, "policy_not_found");
     assert_eq!(project.runs(), Vec::<Value>::new());
     assert_eq!(project.ok("ls"), "");
 }
