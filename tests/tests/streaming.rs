@@ -42,6 +42,18 @@ fn events_come_in_the_documented_order() {
 }
 
 #[test]
+fn a_run_that_was_said_to_have_ended_is_listed_with_its_result() {
+    let project = project();
+    for number in 0..20 {
+        let events = project.stream(&json!({"command": format!("echo {number}; exit 3")})).all();
+        let run = events[0].data["run_id"].as_str().expect("an id").to_owned();
+        let summary = project.summary(&run);
+        let found = (&summary["status"], &summary["exit_code"], &summary["result"]["stdout"]);
+        assert_eq!(found, (&json!("exited"), &json!(3), &json!(format!("{number}\n"))), "{summary}");
+    }
+}
+
+#[test]
 fn output_comes_while_the_command_runs() {
     let project = project();
     let mut events = project.stream(&json!({"command": "echo early; sleep 2; echo late"}));
