@@ -45,6 +45,10 @@ pub fn plan(policy: &Policy, spec: &KeeperSpec, facts: &Facts) -> Result<LaunchP
         NetworkMode::Host => false,
         NetworkMode::Filtered => return Err(PlanError::Filtered),
     };
+    let seccomp = seccomp::compile(match policy.syscalls() {
+        SyscallProfile::Default => Profile::Default,
+        SyscallProfile::Strict => Profile::Strict,
+    });
     let cpus = processors(policy.limits().cpu, spec, &facts.cpus);
     Ok(LaunchPlan {
         privileged: facts.privileged,
@@ -53,14 +57,12 @@ pub fn plan(policy: &Policy, spec: &KeeperSpec, facts: &Facts) -> Result<LaunchP
         uid: UID,
         gid: GID,
         view: view::of_project(policy, spec, facts, &cpus)?,
+        seccomp: seccomp.launcher,
         init: InitPlan {
             view: view::of_init(policy.limits(), facts.privileged),
             rlimits: rlimits(policy.limits(), facts),
             landlock: Some(landlock(policy)),
-            seccomp: seccomp::compile(match policy.syscalls() {
-                SyscallProfile::Default => Profile::Default,
-                SyscallProfile::Strict => Profile::Strict,
-            }),
+            seccomp: seccomp.init,
             writable_roots: writable_roots(policy),
             cpus,
         },

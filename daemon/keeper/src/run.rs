@@ -96,7 +96,10 @@ impl Sink<'_> {
     /// `false` when there is nothing now, or never will be again.
     fn read(&mut self, output: &mut Output, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> bool {
         SCRATCH.with_borrow_mut(|scratch| {
-            scratch.resize(READ_BYTES, 0);
+            if scratch.is_empty() {
+                // Not `resize`: this way the kernel gives a page only once output reaches it.
+                *scratch = vec![0; READ_BYTES];
+            }
             match read(scratch) {
                 Ok(length) if length > 0 => {
                     self.keep(&scratch[..length], output);

@@ -101,8 +101,10 @@ fn host_parts(read: &[String]) -> Vec<ViewStep> {
             let Ok(real) = path.canonicalize() else { continue };
             source = real;
         }
-        if let Some(content) = small_file(&source) {
-            steps.push(ViewStep::File { at: at.clone(), content, mode: 0o444 });
+        let mut copy = Copy::default();
+        if copy.take(&source, at) {
+            steps.extend(copy.steps);
+            bound.push(path.to_owned());
             continue;
         }
         let Some(source) = source.to_str() else { continue };
@@ -118,14 +120,53 @@ fn host_parts(read: &[String]) -> Vec<ViewStep> {
     steps
 }
 
-/// Small files are copied: every mount of the view costs each init two microseconds to be born with
-/// and to die with.
-const COPIED_BYTES: u64 = 128 * 1024;
+/// Small parts of `/etc` are copied: every mount of the view costs each init two microseconds to be
+/// born with and to die with.
+#[derive(Default)]
+struct Copy {
+    steps: Vec<ViewStep>,
+    bytes: u64,
+}
 
-fn small_file(path: &Path) -> Option<Vec<u8>> {
-    let metadata = path.metadata().ok()?;
-    let small = metadata.is_file() && metadata.len() <= COPIED_BYTES && metadata.mode() & 0o004 != 0;
-    small.then(|| std::fs::read(path).ok()).flatten().filter(|content| content.len() as u64 <= COPIED_BYTES)
+const COPIED_BYTES: u64 = 128 * 1024;
+const COPIED_STEPS: usize = 100;
+
+impl Copy {
+    /// Takes a file, link or folder with all below it. `false` when it is too large, or holds
+    /// something that is not for everybody to read; then it is mounted.
+    fn take(&mut self, source: &Path, at: &str) -> bool {
+        let Ok(metadata) = source.symlink_metadata() else { return false };
+        if self.steps.len() >= COPIED_STEPS || !at.starts_with("/etc/") {
+            return false;
+        }
+        if metadata.is_symlink() {
+            let target = std::fs::read_link(source).ok().and_then(|target| target.into_os_string().into_string().ok());
+            let Some(target) = target else { return false };
+            self.steps.push(link(at, &target));
+            return true;
+        }
+        let everybody = if metadata.is_dir() { 0o005 } else { 0o004 };
+        if metadata.mode() & everybody != everybody {
+            return false;
+        }
+        if metadata.is_dir() {
+            self.steps.push(directory(at));
+            let Ok(entries) = std::fs::read_dir(source) else { return false };
+            return entries.into_iter().all(|entry| {
+                let Ok(entry) = entry else { return false };
+                let name = entry.file_name();
+                name.to_str().is_some_and(|name| self.take(&entry.path(), &format!("{at}/{name}")))
+            });
+        }
+        self.bytes += metadata.len();
+        if !metadata.is_file() || self.bytes > COPIED_BYTES {
+            return false;
+        }
+        let Ok(content) = std::fs::read(source) else { return false };
+        let mode = 0o444 | metadata.mode() & 0o111;
+        self.steps.push(ViewStep::File { at: at.to_owned(), content, mode });
+        true
+    }
 }
 
 /// Where a link points, without looking at the filesystem.

@@ -46,7 +46,8 @@ fn prepare(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<(), Report>
     // A session of its own: no terminal, and its own process group for job control.
     rustix::process::setsid().map_err(failed("a new session"))?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    // Their actions are the default ones already, as the init has set them.
+    // The other actions are the default ones already, as the launcher has set them.
+    sys::await_children();
     sys::unblock_signals().map_err(failed("the signal mask"))?;
     sys::close_on_exec_from(3).map_err(failed("closed descriptors"))
 }

@@ -111,18 +111,18 @@ fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
         Some(plan) => landlock::restrict(plan)?,
         None => Enforcement::None,
     };
-    sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, ""))?;
+    sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "an init"))?;
     Ok(landlock)
 }
 
 /// Who reaps: the kernel, when the keeper sees the command's end itself; else this init, told by
 /// descriptor.
 fn reaper(watched: bool) -> Result<Option<SignalFd>, Report> {
-    sys::reset_signals();
     if watched {
-        sys::ignore_children();
+        // As the launcher does it, from which this is inherited.
         return Ok(None);
     }
+    sys::await_children();
     let failed = |errno| Report::new(Step::Fork, errno, "SIGCHLD");
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);

@@ -59,7 +59,10 @@ fn launch(control: &OwnedFd) -> Result<LaunchPlan, Report> {
     }
     mounts::make_view(&plan.view, sources)?;
     capabilities::lock()?;
+    sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "the launcher"))?;
 
+    // For all that follows: inits and commands start with the default actions.
+    sys::reset_signals();
     sys::ignore_children();
     let own_pid = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(own_pid, rustix::process::PidfdFlags::empty())

@@ -18,6 +18,8 @@ pub struct LaunchPlan {
     pub gid: u32,
     /// Carried out in order in the launcher's mount namespace; they make the root directory.
     pub view: Vec<ViewStep>,
+    /// Loaded once the view stands; inherited by all that follows.
+    pub seccomp: Vec<BpfInstruction>,
     pub init: InitPlan,
 }
 
@@ -30,6 +32,7 @@ pub struct InitPlan {
     pub cpus: Vec<u32>,
     pub rlimits: Vec<Rlimit>,
     pub landlock: Option<LandlockPlan>,
+    /// On top of the launcher's: closes what an init needed to get ready.
     pub seccomp: Vec<BpfInstruction>,
     /// A command may start in these directories and below.
     pub writable_roots: Vec<String>,

@@ -4,7 +4,9 @@
 //! as they are. One filter gives three answers: allowed, `EPERM` for what is known and forbidden, and
 //! `ENOSYS` for what nobody has judged, so that C libraries fall back as on an older kernel. Numbers
 //! are found by binary search over ranges of equal answer, because the kernel runs the filter once
-//! per number when it is loaded. Follows seccomp(2) and the kernel's `userspace-api/seccomp_filter`.
+//! per number when it is loaded. Loading still costs 0.3 ms, so the program is loaded once, by the
+//! launcher, and whatever an init needs to get ready is left open in it; a second, tiny program
+//! closes that in each init. The kernel takes the stricter answer of the two. Follows seccomp(2) and the kernel's `userspace-api/seccomp_filter`.
 
 use crate::plan::BpfInstruction;
 use crate::syscalls::{Rule, TABLE};
@@ -15,6 +17,19 @@ pub enum Profile {
     Default,
     /// Without ptrace, other processes' memory, and user-made filters of packets.
     Strict,
+}
+
+/// Calls that an init still makes after the launcher's program is loaded: its namespaces and mounts.
+const ARMING: &[&str] =
+    &["unshare", "clone3", "openat2", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "mount_setattr"];
+
+/// The two programs of a profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Programs {
+    /// For the launcher; its inits and their commands inherit it.
+    pub launcher: Vec<BpfInstruction>,
+    /// For each init, on top.
+    pub init: Vec<BpfInstruction>,
 }
 
 /// `AUDIT_ARCH_X86_64` or `AUDIT_ARCH_AARCH64`.
@@ -47,8 +62,23 @@ const fn offset_low(argument: u32) -> u32 {
     16 + 8 * argument
 }
 
-/// The program for a profile.
-pub fn compile(profile: Profile) -> Vec<BpfInstruction> {
+/// The programs for a profile.
+pub fn compile(profile: Profile) -> Programs {
+    let needed = |name: &str| ARMING.contains(&name);
+    let launcher = TABLE.iter().filter_map(|entry| {
+        let rule = if needed(entry.name) { Rule::Allow } else { entry.rule(profile) };
+        Some((entry.number()?, rule))
+    });
+    let init = TABLE.iter().filter(|entry| needed(entry.name));
+    let init = init.filter_map(|entry| Some((entry.number()?, entry.rule(profile))));
+    Programs {
+        launcher: program(&ranges(launcher.collect(), Rule::Unknown)),
+        init: program(&ranges(init.collect(), Rule::Allow)),
+    }
+}
+
+/// Refuses other architectures and x32, then searches.
+fn program(ranges: &[Range]) -> Vec<BpfInstruction> {
     let mut program = vec![
         op(LOAD, OFFSET_ARCH),
         branch(IF_EQUAL, ARCH, 1, 0),
@@ -57,7 +87,7 @@ pub fn compile(profile: Profile) -> Vec<BpfInstruction> {
         branch(IF_AT_LEAST, X32_BIT, 0, 1),
         op(RETURN, EPERM),
     ];
-    program.extend(search(&ranges(profile)));
+    program.extend(search(ranges));
     program
 }
 
@@ -65,35 +95,33 @@ pub fn compile(profile: Profile) -> Vec<BpfInstruction> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Range {
     from: u32,
-    rule: Option<Rule>,
+    rule: Rule,
 }
 
-fn ranges(profile: Profile) -> Vec<Range> {
-    let mut calls: Vec<(u32, Rule)> =
-        TABLE.iter().filter_map(|entry| Some((entry.number()?, entry.rule(profile)))).collect();
+fn ranges(mut calls: Vec<(u32, Rule)>, otherwise: Rule) -> Vec<Range> {
     calls.sort_by_key(|call| call.0);
-    let mut ranges = vec![Range { from: 0, rule: None }];
+    let mut ranges = vec![Range { from: 0, rule: otherwise }];
     let mut next = 0;
-    let mut push = |from: u32, rule: Option<Rule>| match ranges.last_mut() {
+    let mut push = |from: u32, rule: Rule| match ranges.last_mut() {
         Some(last) if last.rule == rule => {}
         Some(last) if last.from == from => last.rule = rule,
         _ => ranges.push(Range { from, rule }),
     };
     for (number, rule) in calls {
         if number > next {
-            push(next, None);
+            push(next, otherwise);
         }
-        push(number, Some(rule));
+        push(number, rule);
         next = number + 1;
     }
-    push(next, None);
+    push(next, otherwise);
     ranges
 }
 
 /// A binary search; the accumulator holds the number.
 fn search(ranges: &[Range]) -> Vec<BpfInstruction> {
     if let [range] = ranges {
-        return range.rule.map_or_else(|| vec![op(RETURN, ENOSYS)], answer);
+        return answer(range.rule);
     }
     let (left, right) = ranges.split_at(ranges.len() / 2);
     let (low, high) = (search(left), search(right));
@@ -188,8 +216,16 @@ mod tests {
         }
     }
 
+    /// The kernel takes the stricter answer: of errno and allow, errno.
+    fn both(programs: &Programs, arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let launcher = run(&programs.launcher, arch, number, arguments);
+        let init = run(&programs.init, arch, number, arguments);
+        // Of two errnos the last loaded filter's counts.
+        if init == RET_ALLOW { launcher } else { init }
+    }
+
     fn call(profile: Profile, number: libc::c_long, arguments: [u64; 6]) -> u32 {
-        run(&compile(profile), ARCH, number as u32, arguments)
+        both(&compile(profile), ARCH, number as u32, arguments)
     }
 
     #[test]
@@ -198,7 +234,7 @@ mod tests {
             let program = compile(profile);
             for entry in TABLE {
                 let Some(number) = entry.number() else { continue };
-                let answer = run(&program, ARCH, number, [0; 6]);
+                let answer = both(&program, ARCH, number, [0; 6]);
                 match entry.rule(profile) {
                     Rule::Allow => assert_eq!(answer, RET_ALLOW, "{}", entry.name),
                     Rule::Forbid => assert_eq!(answer, EPERM, "{}", entry.name),
@@ -207,33 +243,33 @@ mod tests {
                         let mut with = [0; 6];
                         with[argument as usize] = u64::from(mask & mask.wrapping_neg());
                         assert_eq!(answer, RET_ALLOW, "{}", entry.name);
-                        assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
                     }
                     Rule::ForbidBitsIf { argument, mask, when, bits } => {
                         let mut with = [0; 6];
                         with[argument as usize] = u64::from(mask);
-                        assert_eq!(run(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                        assert_eq!(both(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
                         with[when as usize] = u64::from(bits & bits.wrapping_neg());
-                        assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
                     }
                     Rule::AllowValues { argument, values } => {
                         let mut with = [0; 6];
                         for value in values {
                             with[argument as usize] = u64::from(*value);
-                            assert_eq!(run(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                            assert_eq!(both(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
                         }
                         with[argument as usize] = 0x1234_5678;
-                        assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
                     }
                     Rule::ForbidValues { argument, values } => {
                         let mut with = [0; 6];
                         for value in values {
                             // The upper half must not matter: the kernel drops it.
                             with[argument as usize] = u64::from(*value) | 1 << 40;
-                            assert_eq!(run(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                            assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
                         }
                         with[argument as usize] = 0x5401;
-                        assert_eq!(run(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                        assert_eq!(both(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
                     }
                 }
             }
@@ -245,7 +281,7 @@ mod tests {
         let program = compile(Profile::Default);
         for number in 0..2_000 {
             if TABLE.iter().all(|entry| entry.number() != Some(number)) {
-                assert_eq!(run(&program, ARCH, number, [0; 6]), ENOSYS, "{number}");
+                assert_eq!(both(&program, ARCH, number, [0; 6]), ENOSYS, "{number}");
             }
         }
     }
@@ -253,10 +289,10 @@ mod tests {
     #[test]
     fn foreign_architectures_and_x32_are_refused() {
         let program = compile(Profile::Default);
-        assert_eq!(run(&program, 0x4000_0003, 1, [0; 6]), EPERM);
-        assert_eq!(run(&program, ARCH, X32_BIT, [0; 6]), EPERM);
-        assert_eq!(run(&program, ARCH, X32_BIT | 520, [0; 6]), EPERM);
-        assert_eq!(run(&program, ARCH, u32::MAX, [0; 6]), EPERM);
+        assert_eq!(both(&program, 0x4000_0003, 1, [0; 6]), EPERM);
+        assert_eq!(both(&program, ARCH, X32_BIT, [0; 6]), EPERM);
+        assert_eq!(both(&program, ARCH, X32_BIT | 520, [0; 6]), EPERM);
+        assert_eq!(both(&program, ARCH, u32::MAX, [0; 6]), EPERM);
     }
 
     #[test]
@@ -267,6 +303,18 @@ mod tests {
         assert_eq!(call(Profile::Default, libc::SYS_openat, [0, 0, 0, 0o4755, 0, 0]), RET_ALLOW);
         assert_eq!(call(Profile::Default, libc::SYS_fchmodat, [0, 0, 0o2755, 0, 0, 0]), EPERM);
         assert_eq!(call(Profile::Default, libc::SYS_fchmod, [0, 0o755, 0, 0, 0, 0]), RET_ALLOW);
+    }
+
+    #[test]
+    fn the_launchers_program_leaves_only_arming_open() {
+        let programs = compile(Profile::Default);
+        for name in ARMING {
+            assert!(TABLE.iter().any(|entry| entry.name == *name), "{name}");
+        }
+        for entry in TABLE.iter().filter(|entry| !ARMING.contains(&entry.name)) {
+            let Some(number) = entry.number() else { continue };
+            assert_eq!(run(&programs.init, ARCH, number, [0; 6]), RET_ALLOW, "{}", entry.name);
+        }
     }
 
     #[test]
@@ -287,6 +335,7 @@ mod tests {
     #[test]
     fn the_program_is_small_and_every_path_short() {
         let program = compile(Profile::Default);
-        assert!(program.len() < 600, "{}", program.len());
+        assert!(program.launcher.len() < 600, "{}", program.launcher.len());
+        assert!(program.init.len() < 40, "{}", program.init.len());
     }
 }

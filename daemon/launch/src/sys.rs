@@ -274,6 +274,12 @@ pub fn ignore_children() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
 }
 
+/// The default again: children that have ended wait for wait(2).
+pub fn await_children() {
+    // SAFETY: SIG_DFL is a valid action for SIGCHLD.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// `TIOCSCTTY`: makes the terminal the controlling one of this session.
 pub fn take_terminal(terminal: impl AsFd) -> Result<(), Errno> {
     // SAFETY: TIOCSCTTY takes an int by value; the descriptor is borrowed and open.
