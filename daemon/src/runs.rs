@@ -20,8 +20,9 @@ use sandbox_policy::{RunSpec, admit};
 use sandbox_wire::event::RunOutcome;
 use sandbox_wire::{Code, Command, Encoding, OnDisconnect, Problem, RunId, RunRequest, RunState};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +86,50 @@ pub(crate) struct ActiveRun {
     pub(crate) row: RunRow,
     /// Cancelled when the run is off the list.
     pub(crate) ended: CancellationToken,
+    /// Set by whoever hears of the end first, before anybody is told.
+    end: OnceLock<End>,
+}
+
+impl ActiveRun {
+    /// Takes down how the run ended; what was taken down first stays.
+    pub(crate) fn ends(&self, end: End) {
+        // Everybody who hears of the end hears the same.
+        let _ = self.end.set(end);
+    }
+
+    /// The row as it is now. An end that is on its way to the index shows: it is known here, or in the
+    /// journal, before a caller can have seen it.
+    pub(crate) fn row_now(&self, entry: &Entry) -> RunRow {
+        let mut row = self.row.clone();
+        if let Some(end) = self.end.get() {
+            set_end(&mut row, *end);
+            return row;
+        }
+        true_row(entry, row)
+    }
+}
+
+/// A row that says `running`, mended when the journal has the end. Reads a file then (11 µs).
+pub(crate) fn true_row(entry: &Entry, mut row: RunRow) -> RunRow {
+    if row.status == RunState::Running
+        && let Some(end) = recorded_end(&row.id, &entry.run_dir(&row.id))
+    {
+        set_end(&mut row, end);
+    }
+    row
+}
+
+/// The end in a journal, if it is there and can be read.
+fn recorded_end(run: &RunId, dir: &Path) -> Option<End> {
+    match journal::outcome(dir) {
+        Ok(outcome) => outcome.as_ref().map(End::from),
+        // No folder is the answer for a run that has not begun.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(%run, %error, "cannot read the end of a journal");
+            None
+        }
+    }
 }
 
 /// The runs that have not ended.
@@ -106,7 +151,7 @@ impl ActiveRuns {
     }
 
     fn insert(&self, row: RunRow) -> Arc<ActiveRun> {
-        let run = Arc::new(ActiveRun { row, ended: CancellationToken::new() });
+        let run = Arc::new(ActiveRun { row, ended: CancellationToken::new(), end: OnceLock::new() });
         let mut map = self.map();
         map.insert(run.row.id.clone(), Arc::clone(&run));
         self.count.send_replace(map.len());
@@ -233,6 +278,7 @@ impl Ongoing {
         let recorded = match end {
             End::NeverStarted => self.service.index.forget_run(row.id.clone()).await,
             End::Known { .. } | End::Lost => {
+                self.run.ends(end);
                 set_end(&mut row, end);
                 self.service.metrics.run_finished(row.status, row.duration_ms.unwrap_or(0.0));
                 self.service.index.put_run(row).await
@@ -318,13 +364,8 @@ pub(crate) async fn end_of(entry: &Entry, run: &RunId) -> End {
     loop {
         // The journal is read after the keeper was asked: an end that came in between is there.
         let asked = entry.keeper.wait(run).await;
-        match journal::outcome(&dir) {
-            Ok(Some(outcome)) => return End::from(&outcome),
-            // No folder is the answer for a run that has not begun.
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%run, %error, "cannot read the end of a journal");
-            }
-            Ok(None) | Err(_) => {}
+        if let Some(end) = recorded_end(run, &dir) {
+            return end;
         }
         let patience = match asked {
             Ok(finished) => return End::from(&finished.outcome),

@@ -4,6 +4,7 @@
 //! descriptor and a connection to the keeper, no memory, and nobody up.
 
 use crate::projects::Entry;
+use crate::runs::End;
 use crate::service::Service;
 use sandbox_keeper::client::{KeeperError, Seen, Watch};
 use sandbox_keeper::journal::Reader;
@@ -93,8 +94,22 @@ impl Tail {
             match tokio::time::timeout_at(until, watch.next()).await {
                 Err(_) => return News::Nothing,
                 Ok(Ok(Seen::Grown)) => return News::Grown,
-                Ok(Ok(Seen::Finished(outcome))) => return self.over(Ended::Outcome(outcome)),
-                Ok(Err(KeeperError::Refused(_))) => return self.over(Ended::Unknown),
+                Ok(Ok(Seen::Finished(outcome))) => {
+                    if let Some(active) = self.service.active.get(&self.run) {
+                        active.ends(End::from(&*outcome));
+                    }
+                    return self.over(Ended::Outcome(outcome));
+                }
+                Ok(Err(KeeperError::Refused(_))) => {
+                    self.watch = None;
+                    // The keeper knows nothing of it; whoever records the end finds out what became of it.
+                    if let Some(active) = self.service.active.get(&self.run)
+                        && tokio::time::timeout_at(until, active.ended.cancelled()).await.is_err()
+                    {
+                        return News::Nothing;
+                    }
+                    return self.over(Ended::Unknown);
+                }
                 Ok(Err(KeeperError::Absent(_) | KeeperError::Broken(_))) => {
                     self.watch = None;
                     tokio::time::sleep(RETRY).await;

@@ -5,7 +5,7 @@ use crate::index::runs::{Claim, Page, RunRow};
 use crate::keepers::KeepersError;
 use crate::output;
 use crate::projects::Entry;
-use crate::runs::{Prepared, Ran, prepare};
+use crate::runs::{ActiveRun, Prepared, Ran, prepare, true_row};
 use crate::tokens::Caller;
 use sandbox_keeper::api::KillCause;
 use sandbox_keeper::client::KeeperError;
@@ -126,15 +126,15 @@ impl Service {
         Ok(Started::Now(self.start_run(entry, prepared).await?.summary()))
     }
 
-    /// The row of a run of this project, active or not.
+    /// The row of a run of this project, active or not. A run that anybody was told has ended has ended here.
     pub(crate) async fn run_row(&self, entry: &Entry, run: &RunId) -> Result<RunRow, Error> {
         if let Some(active) = self.active.get(run)
             && active.row.project == entry.id
         {
-            return Ok(active.row.clone());
+            return Ok(active.row_now(entry));
         }
         match self.index.run(run.clone()).await? {
-            Some(row) if row.project == entry.id => Ok(row),
+            Some(row) if row.project == entry.id => Ok(true_row(entry, row)),
             _ => Err(run_not_found(run.as_str()).into()),
         }
     }
@@ -157,23 +157,19 @@ impl Service {
             return Err(problem.with("field", "limit").into());
         }
         let before = query.cursor;
-        let active = self.active.all();
-        let mut rows: Vec<RunRow> = active
-            .iter()
-            .map(|run| &run.row)
-            .filter(|row| row.project == entry.id && before.as_ref().is_none_or(|before| row.id < *before))
-            .filter(|row| query.status.is_none_or(|status| row.status == status))
-            .cloned()
-            .collect();
+        let mut active = self.active.all();
+        active.retain(|run| run.row.project == entry.id && before.as_ref().is_none_or(|before| run.row.id < *before));
+        active.sort_by(|a, b| b.row.id.cmp(&a.row.id));
         let page = Page { project: entry.id, status: query.status, before, limit: limit + 1 };
-        for row in self.index.runs(page).await? {
-            if !rows.iter().any(|known| known.id == row.id) {
-                rows.push(row);
-            }
-        }
-        rows.sort_by(|a, b| b.id.cmp(&a.id));
+        let indexed = self.index.runs(page).await?;
         let limit = limit as usize;
-        let next_cursor = (rows.len() > limit).then(|| rows[limit - 1].id.clone());
+        // Below the last row of a full page the index has not been asked.
+        let unasked_below = (indexed.len() > limit).then(|| indexed[limit].id.clone());
+        let merge = || merged(entry, &active, indexed, query.status, limit);
+        let mut rows = tokio::task::block_in_place(merge);
+        rows.retain(|row| unasked_below.as_ref().is_none_or(|last| row.id >= *last));
+        // A full page of the index may shrink, where its rows have another status by now.
+        let next_cursor = if rows.len() > limit { Some(rows[limit - 1].id.clone()) } else { unasked_below };
         rows.truncate(limit);
         Ok(RunList { runs: rows.iter().map(RunRow::summary).collect(), next_cursor })
     }
@@ -208,6 +204,34 @@ impl Service {
             Err(KeeperError::Broken(source)) => Err(KeepersError::Broken(source).into()),
         }
     }
+}
+
+/// Active runs, newest first, and rows of the index, as they are now; newest first and without repetition.
+/// More than `limit` of the active ones are not looked at. Reads a journal for each run that may be running.
+fn merged(
+    entry: &Entry,
+    active: &[Arc<ActiveRun>],
+    indexed: Vec<RunRow>,
+    status: Option<RunState>,
+    limit: usize,
+) -> Vec<RunRow> {
+    let wanted = |row: &RunRow| status.is_none_or(|status| row.status == status);
+    let now = active.iter().map(|run| run.row_now(entry));
+    let mut rows: Vec<RunRow> = now.filter(wanted).take(limit + 1).collect();
+    for row in indexed {
+        if rows.iter().any(|known| known.id == row.id) {
+            continue;
+        }
+        let row = match active.iter().find(|run| run.row.id == row.id) {
+            Some(run) if row.status == RunState::Running => run.row_now(entry),
+            _ => true_row(entry, row),
+        };
+        if wanted(&row) {
+            rows.push(row);
+        }
+    }
+    rows.sort_by(|a, b| b.id.cmp(&a.id));
+    rows
 }
 
 fn run_not_found(run: &str) -> Problem {
