@@ -209,8 +209,8 @@ impl Keeper {
     }
 
     async fn connect(&self) -> Result<Connection, KeeperError> {
-        match socket::connect(&self.inner.project_dir).await {
-            Ok(stream) => Ok(Connection::new(stream)),
+        match socket::connect(&self.inner.project_dir).await.and_then(Connection::new) {
+            Ok(connection) => Ok(connection),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => self.absent(),
                 _ => KeeperError::Broken(error),

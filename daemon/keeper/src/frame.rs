@@ -1,14 +1,17 @@
 //! Frames on a connection: `[head_len][tail_len][head][tail]`, as [`crate::api`] describes them.
 //!
 //! Input and output: serde types as heads, bytes as tails. A frame is written with one system call
-//! and a small one is read with one. This module knows no request and no reply.
+//! and a small one is read with one. The runtime is woken when something can be read; that something
+//! can be written is not asked for before a write finds the socket's buffer full. This module knows no request and no reply.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
+use rustix::buffer::spare_capacity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{self, IoSlice};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use std::io::{self, IoSlice, Write};
+use std::os::unix::net::UnixStream;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The longest head: an order with standard input of the longest request body, as JSON.
 pub const MAX_HEAD_BYTES: usize = 64 * 1024 * 1024;
@@ -50,14 +53,16 @@ pub struct Frame<H> {
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: UnixStream,
+    stream: AsyncFd<UnixStream>,
     /// Received and not yet given out.
-    received: BytesMut,
+    received: Vec<u8>,
 }
 
 impl Connection {
-    pub fn new(stream: UnixStream) -> Self {
-        Self { stream, received: BytesMut::new() }
+    /// Fails when the runtime cannot watch the stream.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream: watch(stream, Interest::READABLE)?, received: Vec::new() })
     }
 
     /// Sends one frame; the parts of the tail follow each other. Not cancel-safe: when the future
@@ -76,13 +81,50 @@ impl Connection {
         parts.push(IoSlice::new(&start));
         parts.extend(tail.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)));
         let mut left = parts.as_mut_slice();
+        let mut full = None;
         while !left.is_empty() {
-            match self.stream.write_vectored(left).await? {
+            match self.write(left, &mut full).await? {
                 0 => return Err(io::Error::from(io::ErrorKind::WriteZero).into()),
                 written => IoSlice::advance_slices(&mut left, written),
             }
         }
         Ok(())
+    }
+
+    /// Writes some bytes. Waits, when it must, on a descriptor of its own, which is `full` from then on.
+    async fn write(&self, parts: &[IoSlice<'_>], full: &mut Option<AsyncFd<UnixStream>>) -> io::Result<usize> {
+        let write = |mut stream: &UnixStream| stream.write_vectored(parts);
+        let full = match full {
+            Some(full) => full,
+            none => match write(self.stream.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    none.insert(watch(self.stream.get_ref().try_clone()?, Interest::WRITABLE)?)
+                }
+                done => return done,
+            },
+        };
+        full.async_io(Interest::WRITABLE, write).await
+    }
+
+    /// Appends what has come to `received`, with `room` for it; 0 when the other end has closed. Cancel-safe.
+    async fn read(&mut self, room: usize) -> io::Result<usize> {
+        self.received.reserve(room);
+        loop {
+            let mut ready = self.stream.readable().await?;
+            let space = self.received.capacity() - self.received.len();
+            match rustix::io::read(self.stream.get_ref(), spare_capacity(&mut self.received)) {
+                Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(length) => {
+                    if (1..space).contains(&length) {
+                        // That was all: what comes later wakes the runtime (epoll(7), edge-triggered).
+                        ready.clear_ready();
+                    }
+                    return Ok(length);
+                }
+            }
+        }
     }
 
     /// Receives one frame; none when the other end has closed between two frames. Cancel-safe.
@@ -97,7 +139,8 @@ impl Connection {
                     checked("tail", tail_len, MAX_TAIL_BYTES)?;
                     let whole = LENGTHS_BYTES + head_len + tail_len;
                     if self.received.len() >= whole {
-                        let mut frame = self.received.split_to(whole).freeze();
+                        let rest = self.received.split_off(whole);
+                        let mut frame = Bytes::from(std::mem::replace(&mut self.received, rest));
                         frame.advance(LENGTHS_BYTES);
                         let head = frame.split_to(head_len);
                         return Ok(Some(Frame { head: serde_json::from_slice(&head)?, tail: frame }));
@@ -105,8 +148,7 @@ impl Connection {
                     whole
                 }
             };
-            self.received.reserve((needed - self.received.len()).max(READ_BYTES));
-            if self.stream.read_buf(&mut self.received).await? == 0 {
+            if self.read((needed - self.received.len()).max(READ_BYTES)).await? == 0 {
                 return match self.received.len() {
                     0 => Ok(None),
                     _ => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
@@ -124,20 +166,25 @@ impl Connection {
     /// at most.
     pub fn is_idle(&self) -> bool {
         let mut byte = [0];
-        let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        self.received.is_empty() && self.stream.try_read(&mut byte).is_err_and(|error| nothing(&error))
+        let read = |stream: &UnixStream| Ok(rustix::io::read(stream, &mut byte)?);
+        let tried = self.stream.try_io(Interest::READABLE, read);
+        self.received.is_empty() && tried.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Completes when the other end has closed (or fails, or sends more than a request meanwhile).
     /// What it sends is kept for [`Connection::receive`]. Cancel-safe.
     pub async fn closed(&mut self) {
         while self.received.len() < READ_BYTES {
-            self.received.reserve(READ_BYTES);
-            if !matches!(self.stream.read_buf(&mut self.received).await, Ok(1..)) {
+            if !matches!(self.read(READ_BYTES).await, Ok(1..)) {
                 return;
             }
         }
     }
+}
+
+#[allow(deprecated, reason = "the other constructor is unsafe; what it guards against cannot be done with a stream")]
+fn watch(stream: UnixStream, interest: Interest) -> io::Result<AsyncFd<UnixStream>> {
+    AsyncFd::with_interest(stream, interest)
 }
 
 fn checked(part: &'static str, length: usize, limit: usize) -> Result<u32, FrameError> {
@@ -151,13 +198,13 @@ mod tests {
 
     fn pair() -> (Connection, UnixStream) {
         let (a, b) = UnixStream::pair().unwrap();
-        (Connection::new(a), b)
+        (Connection::new(a).unwrap(), b)
     }
 
     #[tokio::test]
     async fn frames_follow_each_other() {
         let (mut a, b) = pair();
-        let mut b = Connection::new(b);
+        let mut b = Connection::new(b).unwrap();
         let big = vec![7; 3 * 1024 * 1024];
         let sender = async {
             a.send(&"one", &[]).await.unwrap();
@@ -181,11 +228,11 @@ mod tests {
         let (mut a, mut b) = pair();
         let bytes = [&4u32.to_le_bytes()[..], &1u32.to_le_bytes(), b"\"hi\"", b"x"].concat();
         for byte in &bytes[..bytes.len() - 1] {
-            b.write_all(&[*byte]).await.unwrap();
+            b.write_all(&[*byte]).unwrap();
             let waited = tokio::time::timeout(std::time::Duration::from_millis(1), a.receive::<String>()).await;
             assert!(waited.is_err());
         }
-        b.write_all(b"x").await.unwrap();
+        b.write_all(b"x").unwrap();
         let expected = Frame { head: "hi".to_owned(), tail: Bytes::from_static(b"x") };
         assert_eq!(a.receive().await.unwrap(), Some(expected));
     }
@@ -193,13 +240,13 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_frame_is_refused() {
         let (mut a, mut b) = pair();
-        b.write_all(&[0xff; 8]).await.unwrap();
+        b.write_all(&[0xff; 8]).unwrap();
         assert!(matches!(a.receive::<u32>().await, Err(FrameError::TooLong { part: "head", .. })));
         let (mut a, mut b) = pair();
-        b.write_all(&[1, 0, 0, 0, 0, 0, 0, 0, b'{']).await.unwrap();
+        b.write_all(&[1, 0, 0, 0, 0, 0, 0, 0, b'{']).unwrap();
         assert!(matches!(a.receive::<u32>().await, Err(FrameError::Head(_))));
         let (mut a, mut b) = pair();
-        b.write_all(&[1, 0, 0]).await.unwrap();
+        b.write_all(&[1, 0, 0]).unwrap();
         drop(b);
         assert!(matches!(a.receive::<u32>().await, Err(FrameError::Io(_))));
     }
@@ -208,7 +255,7 @@ mod tests {
     async fn idle_and_closed_are_seen() {
         let (mut a, b) = pair();
         assert!(a.is_idle());
-        let mut b = Connection::new(b);
+        let mut b = Connection::new(b).unwrap();
         b.send(&1, &[]).await.unwrap();
         let waited = tokio::time::timeout(std::time::Duration::from_millis(1), a.closed()).await;
         assert!(waited.is_err());

@@ -31,8 +31,12 @@ pub async fn serve(listener: UnixListener, project: Arc<Project>, stop: Cancella
         };
         let (project, stop) = (Arc::clone(&project), stop.clone());
         tasks.spawn(async move {
-            let mut connection = Connection::new(stream);
-            if let Err(error) = converse(&mut connection, &project, &stop).await {
+            let connection = stream.into_std().and_then(Connection::new).map_err(FrameError::from);
+            let conversed = match connection {
+                Ok(mut connection) => converse(&mut connection, &project, &stop).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = conversed {
                 tracing::debug!(%error, "a connection broke");
             }
         });

@@ -5,11 +5,14 @@
 //! `/proc/self/fd/<folder>/keeper.sock`. The folder is 0700: who may connect is decided there.
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
 /// Name of the socket in the project's folder.
 pub const FILE_NAME: &str = "keeper.sock";
@@ -25,19 +28,21 @@ pub fn bind(project_dir: &Path) -> io::Result<UnixListener> {
     UnixListener::bind(address(&folder))
 }
 
-/// Connects to the keeper of this folder. `ConnectionRefused` or `NotFound` when none listens.
+/// Connects to the keeper of this folder; the stream does not block. `ConnectionRefused` or `NotFound` when none listens.
 pub async fn connect(project_dir: &Path) -> io::Result<UnixStream> {
     let folder = open_folder(project_dir)?;
-    let address = address(&folder);
+    let address = SocketAddrUnix::new(address(&folder))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     let mut retries = 0;
     loop {
-        match UnixStream::connect(&address).await {
+        match rustix::net::connect(&socket, &address) {
             // The queue of connections not yet accepted is full; the kernel offers nothing to wait for.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && retries < RETRIES => {
+            Err(Errno::AGAIN) if retries < RETRIES => {
                 retries += 1;
                 tokio::time::sleep(RETRY_EVERY).await;
             }
-            result => return result,
+            result => return Ok(result.map(|()| UnixStream::from(socket))?),
         }
     }
 }
@@ -54,7 +59,8 @@ fn address(folder: &OwnedFd) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::io::Write;
+    use tokio::io::AsyncReadExt;
 
     #[tokio::test]
     async fn a_folder_with_a_long_path_can_be_listened_in() {
@@ -65,7 +71,7 @@ mod tests {
         let listener = bind(&dir).unwrap();
         let mut caller = connect(&dir).await.unwrap();
         let (mut keeper, _) = listener.accept().await.unwrap();
-        caller.write_all(b"hello").await.unwrap();
+        caller.write_all(b"hello").unwrap();
         let mut heard = [0; 5];
         keeper.read_exact(&mut heard).await.unwrap();
         assert_eq!(&heard, b"hello");

@@ -38,7 +38,7 @@ fn ended(run: &RunId) -> Reply {
 
 /// The keeper's end of the next connection.
 async fn accept(listener: &UnixListener) -> Connection {
-    Connection::new(listener.accept().await.unwrap().0)
+    Connection::new(listener.accept().await.unwrap().0.into_std().unwrap()).unwrap()
 }
 
 async fn request(connection: &mut Connection) -> Request {
