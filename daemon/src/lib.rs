@@ -29,6 +29,7 @@ mod tree;
 use anyhow::Context;
 use clap::Parser;
 use config::{Args, Command, Config, LogFormat};
+use sandbox_keeper::scheduling;
 use tracing_subscriber::EnvFilter;
 
 /// Reads the command line and does what it says; returns when the daemon has stopped.
@@ -42,6 +43,8 @@ pub fn start() -> anyhow::Result<()> {
             let config = Config::resolve(*flags)?;
             log_to_stderr(config.log_format);
             raise_descriptor_limit();
+            // Commands may keep all processors busy; requests must not wait for them.
+            scheduling::wake_at_once();
             // Half of the processors: the other half is for what runs. A second worker costs each request two
             // wake-ups, so on a small host there is one.
             let processors = std::thread::available_parallelism().map_or(2, usize::from);
@@ -49,6 +52,7 @@ pub fn start() -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(workers)
                 .thread_name("sandboxd")
+                .on_thread_start(scheduling::wake_at_once)
                 .enable_all()
                 .build()
                 .context("cannot start the runtime")?;

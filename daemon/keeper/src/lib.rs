@@ -18,6 +18,7 @@ mod pool;
 pub mod probe;
 pub mod project;
 mod run;
+pub mod scheduling;
 pub mod server;
 mod slot;
 pub mod socket;

@@ -111,8 +111,10 @@ impl Writer {
     pub(super) fn start(connection: Connection) -> Self {
         let queue = Arc::new(Queue::default());
         let of_thread = Arc::clone(&queue);
-        let thread =
-            std::thread::Builder::new().name("index".to_owned()).spawn(move || write_all(connection, &of_thread));
+        let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || {
+            sandbox_keeper::scheduling::wake_at_once();
+            write_all(connection, &of_thread);
+        });
         match thread {
             Ok(thread) => Self { queue, thread: Mutex::new(Some(thread)) },
             Err(error) => {
