@@ -29,7 +29,7 @@ mod tree;
 use anyhow::Context;
 use clap::Parser;
 use config::{Args, Command, Config, LogFormat};
-use sandbox_keeper::scheduling;
+use sandbox_keeper::{cgroup::Hierarchy, scheduling};
 use tracing_subscriber::EnvFilter;
 
 /// Reads the command line and does what it says; returns when the daemon has stopped.
@@ -45,6 +45,7 @@ pub fn start() -> anyhow::Result<()> {
             raise_descriptor_limit();
             // Commands may keep all processors busy; requests must not wait for them.
             scheduling::wake_at_once();
+            make_room_for_cgroups();
             // Half of the processors: the other half is for what runs. A second worker costs each request two
             // wake-ups, so on a small host there is one.
             let processors = std::thread::available_parallelism().map_or(2, usize::from);
@@ -68,6 +69,15 @@ fn log_to_stderr(format: LogFormat) {
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+/// Where cgroups of version 2 have no room beside this process, it moves into one of its own, before it
+/// starts keepers there. Without cgroups there are no limits, and the receipts of runs say so.
+fn make_room_for_cgroups() {
+    if let Err(error) = Hierarchy::detect().settle() {
+        let error = anyhow::Error::from(error);
+        tracing::warn!(error = format!("{error:#}"), "cgroups cannot be prepared; see `sandboxctl doctor`");
     }
 }
 
