@@ -289,7 +289,13 @@ pub(crate) fn check_dir(dir: &str, state: &Path) -> Result<PathBuf, Problem> {
         Some(_) => {}
     }
     if path.starts_with(state) || state.starts_with(&path) {
-        return Err(invalid("overlaps the daemon's state directory"));
+        let sentence = format!("dir {} overlaps the daemon's state directory {}", path.display(), state.display());
+        return Err(Problem::new(Code::InvalidDirectory, sentence)
+            .with("field", "dir")
+            .with("dir", dir)
+            .with("state", state.display().to_string())
+            .next("use another folder, one that is neither inside the state directory nor around it")
+            .next("or give the daemon another state directory with --state"));
     }
     if path.to_str().is_none() {
         return Err(invalid("is not UTF-8"));
@@ -336,6 +342,12 @@ mod tests {
         for bad in ["state", "state/projects", "link", "file", "missing", "."] {
             assert_eq!(check(&root.join(bad)).expect_err("refused").code, Code::InvalidDirectory, "{bad}");
         }
+        let overlap = check(&root).expect_err("refused");
+        assert!(
+            [&root, &state].iter().all(|path| overlap.to_string().contains(&path.display().to_string())),
+            "{overlap}"
+        );
+        assert_eq!(overlap.next_actions.len(), 2);
         for bad in ["/", "/proc", "/sys/fs", "relative", "", "a\0b"] {
             assert_eq!(check_dir(bad, &state).expect_err("refused").code, Code::InvalidDirectory, "{bad}");
         }
