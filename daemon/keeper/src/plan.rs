@@ -59,7 +59,7 @@ pub fn plan(policy: &Policy, spec: &KeeperSpec, facts: &Facts) -> Result<LaunchP
         view: view::of_project(policy, spec, facts, &cpus)?,
         seccomp: seccomp.launcher,
         init: InitPlan {
-            view: view::of_init(policy.limits(), facts.privileged),
+            view: view::of_init(facts.privileged),
             rlimits: rlimits(policy.limits(), facts),
             landlock: Some(landlock(policy)),
             seccomp: seccomp.init,

@@ -182,14 +182,13 @@ impl Project {
         lock(&self.runs).insert(order.run.clone(), live);
         let registered = Registered { project: &self, run: &order.run };
         if let Some(started) = started {
-            if let Err(report) = slot.started().await {
-                drop(registered);
-                return Err(self.not_started(slot, &sandbox, &order, &report));
+            slot.started().await;
+            if slot.refusal().is_none() {
+                let _ = started.send(()); // whoever asked may be gone
             }
-            let _ = started.send(()); // whoever asked may be gone
         }
         let ended = attend(&mut slot, &order, begun, &mut journal, &mut asked, &grown, &sandbox.receipt).await;
-        if let Some(report) = slot.not_started() {
+        if let Some(report) = slot.refusal().cloned() {
             drop(registered);
             return Err(self.not_started(slot, &sandbox, &order, &report));
         }

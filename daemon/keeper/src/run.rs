@@ -145,21 +145,16 @@ pub(crate) fn run_plan(order: &RunOrder, environment: &BTreeMap<String, String>)
         .map(|(name, value)| format!("{name}={value}"))
         .chain(own.iter().map(|(name, value)| format!("{name}={value}")))
         .collect();
-    RunPlan {
-        argv: order.admitted.argv().to_vec(),
-        env,
-        cwd: order.admitted.cwd().to_owned(),
-        stdin: order.admitted.stdin().is_some(),
-    }
+    RunPlan { argv: order.admitted.argv().to_vec(), env, cwd: order.admitted.cwd().to_owned() }
 }
 
 /// Sends the order. An init that died while it waited answers `BrokenPipe`: take another.
 pub(crate) fn begin(slot: &Slot, order: &RunOrder, plan: &RunPlan, owner: Option<u32>) -> io::Result<Instant> {
     match order.admitted.stdin() {
-        None => slot.order(plan, None)?,
+        None => slot.order(plan.clone(), None)?,
         Some(bytes) => {
             let (sender, theirs) = input_pipe(owner)?;
-            slot.order(plan, Some(&theirs))?;
+            slot.order(plan.clone(), Some(&theirs))?;
             drop(theirs);
             tokio::spawn(feed(sender, bytes.to_vec()));
         }

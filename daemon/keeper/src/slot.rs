@@ -3,15 +3,17 @@
 use crate::cgroup::Leaf;
 use crate::spawn::Launcher;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
+use sandbox_launch::plan::RunPlan;
 use sandbox_launch::protocol::{
-    Enforcement, FromInit, REPORT_BYTES, ToInit, ToLauncher, encode_order, receive_with, send, send_bytes,
+    Enforcement, FromInit, REPORT_BYTES, ToInit, ToLauncher, receive_with, send, send_order,
 };
 use sandbox_launch::report::Report;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -56,19 +58,22 @@ impl Pidfd {
     }
 }
 
-/// The two ends of a conversation with one init, and what it was given.
+/// The conversation with one init, and what it was given.
 #[derive(Debug)]
 pub(crate) struct Slot {
     report: AsyncFd<OwnedFd>,
-    runner: OwnedFd,
     pub stdout: pipe::Receiver,
     pub stderr: pipe::Receiver,
     pub pidfd: Pidfd,
     pub leaf: Option<Leaf>,
     pub landlock: Enforcement,
-    /// The command's own, where the kernel tells by it how the command ended: that spares waking
-    /// the init, which is otherwise the one to say so.
-    command: Option<Pidfd>,
+    /// The kernel tells by the command's pidfd how it ended: that spares waking the init, which is
+    /// otherwise the one to say so.
+    watched: bool,
+    command: OnceLock<Pidfd>,
+    refusal: OnceLock<Report>,
+    /// Told before anything ran: there was nothing to execute.
+    over: OnceLock<End>,
 }
 
 /// How a command ended.
@@ -96,19 +101,16 @@ pub(crate) async fn arm(
     let watched = launcher.exits_by_pidfd && leaf.as_ref().is_some_and(|leaf| leaf.others().is_some());
     let (report, their_report) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(pipes)?;
-    let (runner, their_runner) =
-        socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(pipes)?;
     let (stdout, their_stdout) = output_pipe(owner)?;
     let (stderr, their_stderr) = output_pipe(owner)?;
     {
-        let mut fds: Vec<BorrowedFd<'_>> =
-            vec![their_report.as_fd(), their_runner.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
+        let mut fds: Vec<BorrowedFd<'_>> = vec![their_report.as_fd(), their_stdout.as_fd(), their_stderr.as_fd()];
         if let Some(leaf) = &leaf {
             fds.extend(leaf.join_fds().iter().map(AsFd::as_fd));
         }
         send(&launcher.control, &ToLauncher::Arm { urgent, watched }, &fds).map_err(ArmError::Launcher)?;
     }
-    drop((their_report, their_runner, their_stdout, their_stderr));
+    drop((their_report, their_stdout, their_stderr));
 
     rustix::io::ioctl_fionbio(&report, true).map_err(pipes)?;
     let report = watch(report).map_err(ArmError::Pipes)?;
@@ -116,16 +118,25 @@ pub(crate) async fn arm(
     let (landlock, mut fds) = match ready.map_err(|_| ArmError::Silent)? {
         Ok(Some((FromInit::Armed { landlock }, fds))) => (landlock, fds),
         Ok(Some((FromInit::Failed(report), _))) => return Err(report.into()),
-        Ok(Some((FromInit::Ended { .. } | FromInit::Counted { .. }, _)) | None) => return Err(ArmError::Silent),
+        Ok(Some(_) | None) => return Err(ArmError::Silent),
         Err(error) => return Err(ArmError::Launcher(error)),
     };
-    let (Some(command), Some(pidfd)) = (fds.pop(), fds.pop()) else { return Err(ArmError::Silent) };
-    let pidfd = Pidfd(watch(pidfd).map_err(ArmError::Pipes)?);
-    let command = if watched { Some(Pidfd(watch(command).map_err(ArmError::Pipes)?)) } else { None };
+    let pidfd = Pidfd(watch(fds.pop().ok_or(ArmError::Silent)?).map_err(ArmError::Pipes)?);
     if let Some(leaf) = &mut leaf {
         leaf.begin()?;
     }
-    Ok(Slot { report, runner, stdout, stderr, pidfd, leaf, landlock, command })
+    Ok(Slot {
+        report,
+        stdout,
+        stderr,
+        pidfd,
+        leaf,
+        landlock,
+        watched,
+        command: OnceLock::new(),
+        refusal: OnceLock::new(),
+        over: OnceLock::new(),
+    })
 }
 
 fn output_pipe(owner: Option<u32>) -> Result<(pipe::Receiver, OwnedFd), ArmError> {
@@ -153,27 +164,50 @@ fn give(pipe: &OwnedFd, owner: Option<u32>) -> Result<(), Errno> {
 }
 
 impl Slot {
-    /// Hands the command over. The runner waits for nothing else, so this does not block for long.
-    pub(crate) fn order(&self, order: &sandbox_launch::plan::RunPlan, stdin: Option<&OwnedFd>) -> io::Result<()> {
-        let bytes = encode_order(order)?;
-        let fds: Vec<BorrowedFd<'_>> = stdin.iter().map(|fd| fd.as_fd()).collect();
-        let mut sent = send_bytes(&self.runner, &bytes, &fds)?;
-        while sent < bytes.len() {
-            sent += send_bytes(&self.runner, &bytes[sent..], &[])?;
-        }
-        Ok(())
+    /// Hands the command over.
+    pub(crate) fn order(&self, order: RunPlan, stdin: Option<&OwnedFd>) -> io::Result<()> {
+        send_order(self.report.get_ref(), order, stdin.map(AsFd::as_fd))
     }
 
-    /// The command's end; `None` when the init died without telling. May be dropped and called again.
+    /// Why the command was not started, if it was refused.
+    pub(crate) fn refusal(&self) -> Option<&Report> {
+        self.refusal.get()
+    }
+
+    /// Completes when the command runs, or will not. May be dropped and called again.
+    pub(crate) async fn started(&self) {
+        while self.command.get().is_none() && self.refusal.get().is_none() && self.over.get().is_none() {
+            // Each is said once at most, so each place is still empty.
+            let _ = match receive(&self.report).await {
+                Ok(Some((FromInit::Started, mut fds))) => match fds.pop().map(watch) {
+                    Some(Ok(command)) => self.command.set(Pidfd(command)).is_ok(),
+                    _ => return,
+                },
+                Ok(Some((FromInit::NotStarted(report), _))) => self.refusal.set(report).is_ok(),
+                Ok(Some((FromInit::Ended { status, cpu_us, stragglers }, _))) => {
+                    self.over.set(End { status, cpu_us: Some(cpu_us), stragglers }).is_ok()
+                }
+                _ => return,
+            };
+        }
+    }
+
+    /// The command's end; `None` when the init died without telling, or refused. May be dropped and
+    /// called again.
     pub(crate) async fn ended(&self) -> Option<End> {
-        let Some(command) = &self.command else {
+        self.started().await;
+        if let Some(over) = self.over.get() {
+            return Some(*over);
+        }
+        let command = self.command.get()?;
+        if !self.watched {
             return match receive(&self.report).await {
                 Ok(Some((FromInit::Ended { status, cpu_us, stragglers }, _))) => {
                     Some(End { status, cpu_us: Some(cpu_us), stragglers })
                 }
                 _ => None,
             };
-        };
+        }
         loop {
             let mut ready = command.0.readable().await.ok()?;
             match sandbox_launch::sys::exit_status(command.0.get_ref()) {
@@ -210,29 +244,6 @@ impl Slot {
     pub(crate) fn signal(&self, signal: i32) {
         // An init that is gone has no process left to signal.
         let _ = send(self.report.get_ref(), &ToInit::Signal(signal), &[]);
-    }
-
-    /// Why the runner did not become the command, if it did not. Meant for after its end.
-    pub(crate) fn not_started(&self) -> Option<Report> {
-        let mut buffer = [0; REPORT_BYTES];
-        let received = rustix::net::recv(&self.runner, &mut buffer, RecvFlags::DONTWAIT).ok();
-        let length = received.map(|(length, _)| length).filter(|length| *length > 0)?;
-        sandbox_launch::protocol::decode(&buffer[..length]).ok()
-    }
-
-    /// Completes when the runner has become the command, or has said why it has not.
-    pub(crate) async fn started(&self) -> Result<(), Report> {
-        let failed = |error: io::Error| Report::new(sandbox_launch::report::Step::Exec, error, "");
-        let socket = self.runner.try_clone().map_err(failed)?;
-        let socket = watch(socket).map_err(failed)?;
-        let mut buffer = [0; REPORT_BYTES];
-        let peek = |socket: &OwnedFd| Ok(rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT)?.0);
-        let read = socket.async_io(Interest::READABLE, peek).await;
-        match read.map_err(failed)? {
-            // Closed by execve(2).
-            0 => Ok(()),
-            length => Err(sandbox_launch::protocol::decode(&buffer[..length]).map_err(failed)?),
-        }
     }
 }
 

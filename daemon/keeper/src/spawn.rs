@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::Timeout;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use sandbox_launch::plan::LaunchPlan;
-use sandbox_launch::protocol::{FromLauncher, ToLauncher, plan_file, receive, send};
+use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send, to_file};
 use sandbox_launch::report::Report;
 use std::fs::File;
 use std::io::{self, Write};
@@ -112,7 +112,7 @@ pub fn launch(program: &Program, plan: LaunchPlan, ids: Ids) -> Result<Launcher,
 }
 
 fn converse(control: &OwnedFd, plan: &LaunchPlan, ids: Ids, pid: u32) -> Result<(OwnedFd, bool), SpawnError> {
-    let file = plan_file(plan).map_err(SpawnError::Start)?;
+    let file = to_file(plan).map_err(SpawnError::Start)?;
     send(control, &ToLauncher::Plan, &[file.as_fd()]).map_err(SpawnError::Start)?;
     drop(file);
     loop {

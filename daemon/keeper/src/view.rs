@@ -31,7 +31,7 @@ pub(crate) fn of_project(
 ) -> Result<Vec<ViewStep>, PlanError> {
     let mut steps = host_parts(&policy.filesystem().read);
     steps.extend(etc(policy, spec));
-    steps.extend(devices());
+    steps.extend(devices(policy.limits()));
     steps.extend(system(policy.limits(), facts, cpus));
     steps.push(ViewStep::Tmpfs {
         at: "/tmp".into(),
@@ -54,19 +54,9 @@ pub(crate) fn of_project(
     Ok(steps)
 }
 
-/// Mounts of each init's own: its `/proc`, terminals, shared memory.
-pub(crate) fn of_init(limits: &Limits, privileged: bool) -> Vec<ViewStep> {
-    let mut steps = vec![
-        ViewStep::Proc { at: "/proc".into() },
-        again(&format!("{OWN}/meminfo"), "/proc/meminfo"),
-        ViewStep::Devpts { at: "/dev/pts".into() },
-        ViewStep::Tmpfs {
-            at: "/dev/shm".into(),
-            size_bytes: limits.tmp_bytes,
-            inodes: inodes_for(limits.tmp_bytes),
-            mode: 0o1777,
-        },
-    ];
+/// Mounts of each init's own: its `/proc`.
+pub(crate) fn of_init(privileged: bool) -> Vec<ViewStep> {
+    let mut steps = vec![ViewStep::Proc { at: "/proc".into() }, again(&format!("{OWN}/meminfo"), "/proc/meminfo")];
     if !privileged {
         steps.extend(MASKED.iter().filter(|path| Path::new(path).exists()).map(|path| again("/dev/null", path)));
     }
@@ -212,8 +202,16 @@ fn etc(policy: &Policy, spec: &KeeperSpec) -> Vec<ViewStep> {
     steps
 }
 
-fn devices() -> Vec<ViewStep> {
-    let mut steps = vec![directory("/dev"), directory("/dev/pts"), directory("/dev/shm")];
+fn devices(limits: &Limits) -> Vec<ViewStep> {
+    let mut steps = vec![
+        ViewStep::Devpts { at: "/dev/pts".into() },
+        ViewStep::Tmpfs {
+            at: "/dev/shm".into(),
+            size_bytes: limits.tmp_bytes,
+            inodes: inodes_for(limits.tmp_bytes),
+            mode: 0o1777,
+        },
+    ];
     for name in DEVICES {
         let path = format!("/dev/{name}");
         if Path::new(&path).exists() {

@@ -1,65 +1,42 @@
-//! The runner: waits for one order and becomes the command.
+//! Starts the command of an init's one order.
 //!
-//! Forked by its init ahead of time, inside every layer. The working directory comes from outside
-//! and is resolved here, by the kernel, in the view: whatever links it went through, what counts is
-//! where it ends (getcwd(2)).
+//! By posix_spawn(3), which shares the init's memory until execve(2): a fork would copy it. The
+//! working directory comes from outside and is resolved here, by the kernel, in the view: whatever
+//! links it went through, what counts is where it ends (getcwd(2)).
 
+use crate::init::{SHORT_SLICE_NS, stdio_failed};
 use crate::stdio;
-use nix::unistd::execve;
-use rustix::fs::Mode;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use sandbox_launch::plan::{InitPlan, RunPlan};
-use sandbox_launch::protocol::{receive_order, send};
 use sandbox_launch::report::{Report, Step};
 use sandbox_launch::sys;
 use std::ffi::CString;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-/// Exit status of a runner that did not become its command; the report says why.
-const NOT_STARTED: i32 = 125;
-
-/// The whole life of a runner. All that does not depend on the order is done before it comes.
-pub(crate) fn run(plan: &InitPlan, orders: &OwnedFd, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> ! {
-    if let Err(error) = prepare(stdout, stderr) {
-        report(orders, &error);
-    }
-    let (order, fds) = match receive_order(orders) {
-        Ok(Some(order)) => order,
-        // The keeper let this init go unused.
-        Ok(None) => sys::exit(0),
-        Err(error) => report(orders, &Report::new(Step::ReadPlan, error, "order")),
-    };
-    match enter(&order.cwd, &plan.writable_roots).and_then(|()| take_input(&order, &fds)) {
-        Ok(()) => become_command(&order, orders),
-        Err(error) => report(orders, &error),
-    }
+/// How a command started.
+pub(crate) enum Started {
+    /// Its pid, inside.
+    Running(i32),
+    /// There is nothing to execute, as a shell would say it: a wait(2) status.
+    Ended(i32),
 }
 
-fn report(orders: &OwnedFd, report: &Report) -> ! {
-    let _ = send(orders, report, &[]); // a keeper that is gone needs no report
-    sys::exit(NOT_STARTED)
-}
-
-fn prepare(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<(), Report> {
-    let failed = |subject: &'static str| move |errno: Errno| Report::new(Step::Exec, errno, subject);
-    stdio::attach(stdout, stderr)?;
-    // A session of its own: no terminal, and its own process group for job control.
-    rustix::process::setsid().map_err(failed("a new session"))?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    // The other actions are the default ones already, as the launcher has set them.
-    sys::await_children();
-    sys::unblock_signals().map_err(failed("the signal mask"))?;
-    sys::close_on_exec_from(3).map_err(failed("closed descriptors"))
-}
-
-/// Standard input is `/dev/null` unless a descriptor came for it.
-fn take_input(order: &RunPlan, fds: &[OwnedFd]) -> Result<(), Report> {
-    if order.stdin {
-        let pipe = fds.first().ok_or_else(|| Report::new(Step::Stdio, libc::EBADF, "standard input"))?;
-        rustix::stdio::dup2_stdin(pipe).map_err(|errno| Report::new(Step::Stdio, errno, "standard input"))?;
+/// Starts the order's command. The init's own output is the command's until this returns.
+pub(crate) fn start(plan: &InitPlan, order: &RunPlan, stdin: Option<&OwnedFd>) -> Result<Started, Report> {
+    enter(&order.cwd, &plan.writable_roots)?;
+    if let Some(pipe) = stdin {
+        rustix::stdio::dup2_stdin(pipe).map_err(stdio_failed)?;
     }
-    let _ = sys::set_slice(0); // the command gets the default; a kernel without slices has it already
-    Ok(())
+    // The command gets the default slice; a kernel without slices has given it that already.
+    let _ = sys::set_slice(0);
+    let started = spawn(order);
+    let _ = sys::set_slice(SHORT_SLICE_NS);
+    // Its pipes are the command's alone from here on: their end is the end of its output.
+    stdio::detach()?;
+    let _ = rustix::process::chdir("/"); // holds no folder of the command's; nothing depends on it
+    started
 }
 
 /// Changes to the folder and checks where it really is.
@@ -79,32 +56,40 @@ fn enter(cwd: &str, roots: &[String]) -> Result<(), Report> {
     if roots.iter().any(below) { Ok(()) } else { Err(outside()) }
 }
 
-/// execve(2), looking the program up in `PATH` as a shell does. A command that cannot be executed
-/// ends with 127 (not found) or 126 (found, but not executable), and says so on its standard error.
-fn become_command(order: &RunPlan, orders: &OwnedFd) -> ! {
-    let words: Option<Vec<CString>> = order.argv.iter().map(|word| CString::new(word.as_str()).ok()).collect();
-    let env: Option<Vec<CString>> = order.env.iter().map(|pair| CString::new(pair.as_str()).ok()).collect();
-    let (Some(words), Some(env), Some(program)) = (words, env, order.argv.first()) else {
-        report(orders, &Report::new(Step::Exec, libc::EINVAL, "a word with a NUL byte"));
+/// Looks the program up in `PATH` as a shell does. A command that cannot be executed ends with 127
+/// (not found) or 126 (found, but not executable), and says so on its standard error.
+fn spawn(order: &RunPlan) -> Result<Started, Report> {
+    let failed = |errno: nix::errno::Errno| Report::new(Step::Exec, errno, "");
+    let strings = |list: &[String]| -> Result<Vec<CString>, Report> {
+        let nul = |_| Report::new(Step::Exec, libc::EINVAL, "a word with a NUL byte");
+        list.iter().map(|text| CString::new(text.as_str()).map_err(nul)).collect()
     };
+    let (argv, env) = (strings(&order.argv)?, strings(&order.env)?);
+    let program = order.argv.first().ok_or_else(|| Report::new(Step::Exec, libc::EINVAL, "no command"))?;
+
+    let mut attributes = PosixSpawnAttr::init().map_err(failed)?;
+    // A session of its own: no terminal, and its own process group for job control.
+    let session = PosixSpawnFlags::from_bits_retain(libc::c_int::from(libc::POSIX_SPAWN_SETSID));
+    attributes.set_flags(session | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK).map_err(failed)?;
+    attributes.set_sigmask(&SigSet::empty()).map_err(failed)?;
+    let actions = PosixSpawnFileActions::init().map_err(failed)?;
+
     let mut result = nix::errno::Errno::ENOENT;
     for candidate in candidates(program, &order.env) {
-        let Ok(path) = CString::new(candidate) else { continue };
-        let Err(errno) = execve(&path, &words, &env);
-        match errno {
-            nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR => {}
-            errno => result = errno,
-        }
-        if errno == nix::errno::Errno::E2BIG {
-            report(orders, &Report::new(Step::Exec, errno, program.as_str()));
+        match posix_spawn(candidate.as_str(), &actions, &attributes, &argv, &env) {
+            Ok(pid) => return Ok(Started::Running(pid.as_raw())),
+            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
+            Err(errno @ nix::errno::Errno::E2BIG) => return Err(failed(errno)),
+            Err(errno) => result = errno,
         }
     }
     let (status, text) = match result {
         nix::errno::Errno::ENOENT => (127, "not found".to_owned()),
         errno => (126, errno.desc().to_lowercase()),
     };
+    // A pipe that nobody reads any more needs no message.
     let _ = rustix::io::write(rustix::stdio::stderr(), format!("{program}: {text}\n").as_bytes());
-    sys::exit(status)
+    Ok(Started::Ended(status << 8))
 }
 
 fn candidates(program: &str, env: &[String]) -> Vec<String> {

@@ -1,10 +1,11 @@
-//! The armed init: pid 1 of one run. Isolates itself, forks the runner, reaps, reports, dies.
+//! The armed init: pid 1 of one run. Isolates itself, starts the command, reaps, reports, dies.
 //!
 //! It takes ONE run. Its own death is the end of everything the run has started, because the kernel
 //! kills a pid namespace with its pid 1 (pid_namespaces(7)). It is not traceable, has no capability,
 //! and holds no descriptor but its report socket. Signals from inside do not reach it.
 
-use crate::{capabilities, exec, landlock, mounts, rlimits, stdio};
+use crate::exec::{self, Started};
+use crate::{capabilities, landlock, mounts, rlimits, stdio};
 use nix::sched::CloneFlags;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -12,14 +13,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
-use sandbox_launch::plan::InitPlan;
-use sandbox_launch::protocol::{Enforcement, FromInit, REPORT_BYTES, ToInit, receive_with, send};
+use sandbox_launch::plan::{InitPlan, RunPlan};
+use sandbox_launch::protocol::{Enforcement, FromInit, ToInit, open_order, receive, send};
 use sandbox_launch::report::{Report, Step};
 use sandbox_launch::sys;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// Init and runner run briefly and should get a processor at once …
-const SHORT_SLICE_NS: u64 = 100_000;
+/// An init runs briefly and should get a processor at once …
+pub(crate) const SHORT_SLICE_NS: u64 = 100_000;
 /// … but not while they get ready and nobody waits for them: then commands go first.
 const LONG_SLICE_NS: u64 = 100_000_000;
 
@@ -29,7 +30,6 @@ const LINGER_TICK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0
 /// What came with an order to arm.
 struct Fds {
     report: OwnedFd,
-    runner: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
     /// `tasks` or `cgroup.procs` files, opened by the keeper with its rights.
@@ -39,13 +39,7 @@ struct Fds {
 impl Fds {
     fn sort(fds: Vec<OwnedFd>) -> Option<Self> {
         let mut fds = fds.into_iter();
-        Some(Self {
-            report: fds.next()?,
-            runner: fds.next()?,
-            stdout: fds.next()?,
-            stderr: fds.next()?,
-            leaf: fds.collect(),
-        })
+        Some(Self { report: fds.next()?, stdout: fds.next()?, stderr: fds.next()?, leaf: fds.collect() })
     }
 }
 
@@ -59,12 +53,15 @@ pub(crate) fn refuse(fds: &[OwnedFd], report: &Report) {
 
 /// The whole life of an init.
 pub(crate) fn run(plan: &InitPlan, urgent: bool, watched: bool, fds: Vec<OwnedFd>) -> ! {
-    let Some(fds) = Fds::sort(fds) else { sys::exit(1) };
-    let Fds { report, runner, stdout, stderr, leaf } = fds;
+    let Some(Fds { report, stdout, stderr, leaf }) = Fds::sort(fds) else { sys::exit(1) };
     // Kernels that do not know slices are only slower.
     let _ = sys::set_slice(if urgent { SHORT_SLICE_NS } else { LONG_SLICE_NS });
     let _ = rustix::thread::set_name(c"sandbox-init"); // for people who look at processes
-    let armed = isolate(plan, leaf).and_then(|landlock| Ok((landlock, reaper(watched)?)));
+    let armed = isolate(plan, leaf).and_then(|landlock| {
+        stdio::attach(stdout.as_fd(), stderr.as_fd())?;
+        Ok((landlock, reaper(watched)?))
+    });
+    drop((stdout, stderr));
     let (landlock, children) = match armed {
         Ok(armed) => armed,
         Err(error) => {
@@ -73,21 +70,13 @@ pub(crate) fn run(plan: &InitPlan, urgent: bool, watched: bool, fds: Vec<OwnedFd
         }
     };
     let _ = sys::set_slice(SHORT_SLICE_NS);
-    match sys::fork(0) {
-        Ok(sys::Forked::Child) => {
-            drop((report, children));
-            exec::run(plan, &runner, stdout.as_fd(), stderr.as_fd())
-        }
-        Ok(sys::Forked::Parent(command)) => {
-            // Only the command holds the pipes now: their end is the end of its output.
-            drop((runner, stdout, stderr));
-            serve(&report, children.as_ref(), command, landlock)
-        }
-        Err(errno) => {
-            let _ = send(&report, &FromInit::Failed(Report::new(Step::Fork, errno, "a runner")), &[]);
-            sys::exit(1)
-        }
+    let own = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty());
+    let Ok(own) = own else { sys::exit(1) };
+    if send(&report, &FromInit::Armed { landlock }, &[own.as_fd()]).is_err() {
+        sys::exit(1);
     }
+    drop(own);
+    Init { plan, report, children, command: None, lingers: false }.serve()
 }
 
 /// Everything that takes rights away, in the order in which the rights are needed.
@@ -105,6 +94,8 @@ fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
     rlimits::set_processors(&plan.cpus)?;
     rlimits::set(&plan.rlimits)?;
     capabilities::drop_all()?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    sys::close_on_exec_from(3).map_err(|errno| Report::new(Step::Stdio, errno, "closed descriptors"))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|errno| Report::new(Step::Fork, errno, "death signal"))?;
     let landlock = match &plan.landlock {
@@ -119,10 +110,8 @@ fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
 /// descriptor.
 fn reaper(watched: bool) -> Result<Option<SignalFd>, Report> {
     if watched {
-        // As the launcher does it, from which this is inherited.
         return Ok(None);
     }
-    sys::await_children();
     let failed = |errno| Report::new(Step::Fork, errno, "SIGCHLD");
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
@@ -161,78 +150,123 @@ pub(crate) fn exits_by_pidfd() -> bool {
     false
 }
 
-/// Reports ready, reaps until nothing is left or the keeper is gone.
-fn serve(report: &OwnedFd, children: Option<&SignalFd>, command: i32, landlock: Enforcement) -> ! {
-    let pidfd = |pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
-    let own = pidfd(rustix::process::getpid());
-    let runner = rustix::process::Pid::from_raw(command).ok_or(rustix::io::Errno::SRCH).and_then(pidfd);
-    let (Ok(own), Ok(runner)) = (own, runner) else { sys::exit(1) };
-    if send(report, &FromInit::Armed { landlock }, &[own.as_fd(), runner.as_fd()]).is_err() {
-        sys::exit(1);
-    }
-    drop((own, runner));
-    let mut buffer = [0; REPORT_BYTES];
-    let mut lingers = false;
-    loop {
-        let mut ready = [PollFd::new(report, PollFlags::IN), PollFd::new(report, PollFlags::empty())];
-        if let Some(children) = children {
-            ready[1] = PollFd::new(children, PollFlags::IN);
-        }
-        match poll(&mut ready, lingers.then_some(&LINGER_TICK)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => sys::exit(1),
-        }
-        let (message, child) = (ready[0].revents(), ready[1].revents());
-        if let Some(children) = children
-            && !child.is_empty()
-        {
-            while matches!(children.read_signal(), Ok(Some(_))) {}
-            reap(report, command);
-        }
-        if lingers && count_others() == 0 {
-            sys::exit(0);
-        }
-        if message.is_empty() {
-            continue;
-        }
-        match receive_with::<ToInit>(report, &mut buffer) {
-            // Fails when nobody is there to be signalled, which is as good.
-            Ok(Some((ToInit::Signal(signal), _))) => drop(sys::signal_all(signal)),
-            Ok(Some((ToInit::Count, _))) => {
-                if send(report, &FromInit::Counted { others: count_others() }, &[]).is_err() {
-                    sys::exit(1);
-                }
+/// An init that is armed.
+struct Init<'plan> {
+    plan: &'plan InitPlan,
+    report: OwnedFd,
+    /// Tells of children that have ended; absent when the kernel reaps them.
+    children: Option<SignalFd>,
+    /// The command's pid, once it runs.
+    command: Option<i32>,
+    lingers: bool,
+}
+
+impl Init<'_> {
+    /// Until nothing is left or the keeper is gone.
+    fn serve(mut self) -> ! {
+        loop {
+            let report = PollFd::new(&self.report, PollFlags::IN);
+            let mut ready = match &self.children {
+                Some(children) => vec![report, PollFd::new(children, PollFlags::IN)],
+                None => vec![report],
+            };
+            match poll(&mut ready, self.lingers.then_some(&LINGER_TICK)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => sys::exit(1),
             }
-            Ok(Some((ToInit::Linger, _))) => lingers = true,
+            let message = !ready[0].revents().is_empty();
+            let child = ready.get(1).is_some_and(|child| !child.revents().is_empty());
+            drop(ready);
+            if child {
+                self.reap();
+            }
+            if self.lingers && count_others() == 0 {
+                sys::exit(0);
+            }
+            if message {
+                self.obey();
+            }
+        }
+    }
+
+    fn obey(&mut self) {
+        let (message, fds) = match receive::<ToInit>(&self.report) {
+            Ok(Some(message)) => message,
             // The keeper is gone, or speaks no sense: end everything.
             Ok(None) | Err(_) => sys::exit(1),
+        };
+        match message {
+            ToInit::Order { plan, stdin } => self.start(plan, stdin, fds),
+            // Fails when nobody is there to be signalled, which is as good.
+            ToInit::Signal(signal) => drop(sys::signal_all(signal)),
+            ToInit::Count => self.tell(&FromInit::Counted { others: count_others() }, &[]),
+            ToInit::Linger => self.lingers = true,
+        }
+    }
+
+    fn start(&mut self, plan: Option<RunPlan>, stdin: bool, fds: Vec<OwnedFd>) {
+        // The command starts with the default, and stays where it ended until its pidfd is open.
+        sys::await_children();
+        let started = open_order(plan, stdin, fds)
+            .map_err(|error| Report::new(Step::ReadPlan, error, "order"))
+            .and_then(|(order, stdin)| exec::start(self.plan, &order, stdin.as_ref()));
+        match started {
+            Ok(Started::Running(command)) => {
+                self.command = Some(command);
+                let pidfd = rustix::process::Pid::from_raw(command)
+                    .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+                let Some(pidfd) = pidfd else { sys::exit(1) };
+                if self.children.is_none() {
+                    // From here on the kernel reaps; what ended before is reaped now.
+                    sys::ignore_children();
+                    let _ = waitpid(nix::unistd::Pid::from_raw(command), Some(WaitPidFlag::WNOHANG)); // told by pidfd
+                }
+                self.tell(&FromInit::Started, &[pidfd.as_fd()]);
+            }
+            Ok(Started::Ended(status)) => {
+                self.tell(&FromInit::Ended { status, cpu_us: 0, stragglers: 0 }, &[]);
+            }
+            Err(report) => self.tell(&FromInit::NotStarted(report), &[]),
+        }
+    }
+
+    fn tell(&self, message: &FromInit, fds: &[BorrowedFd<'_>]) {
+        if send(&self.report, message, fds).is_err() {
+            sys::exit(1);
+        }
+    }
+
+    /// Reaps all that is dead. Reports the command's end at once, before anything else is torn down.
+    fn reap(&mut self) {
+        if let Some(children) = &self.children {
+            while matches!(children.read_signal(), Ok(Some(_))) {}
+        }
+        loop {
+            let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code << 8),
+                Ok(WaitStatus::Signaled(pid, signal, core)) => {
+                    (pid.as_raw(), signal as i32 | if core { 0x80 } else { 0 })
+                }
+                Ok(WaitStatus::StillAlive) => return,
+                // Nothing left at all: the run is over.
+                Err(nix::errno::Errno::ECHILD) => sys::exit(0),
+                Ok(_) | Err(_) => continue,
+            };
+            if Some(pid) == self.command {
+                let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
+                let cpu_us = usage.map_or(0, |usage| {
+                    let micros =
+                        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
+                    micros(usage.user_time()) + micros(usage.system_time())
+                });
+                self.tell(&FromInit::Ended { status, cpu_us, stragglers: count_others() }, &[]);
+            }
         }
     }
 }
 
-/// Reaps all that is dead. Reports the command's end at once, before anything else is torn down.
-fn reap(report: &OwnedFd, command: i32) {
-    loop {
-        let (pid, status) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code << 8),
-            Ok(WaitStatus::Signaled(pid, signal, core)) => (pid.as_raw(), signal as i32 | if core { 0x80 } else { 0 }),
-            Ok(WaitStatus::StillAlive) => return,
-            // Nothing left at all: the run is over.
-            Err(nix::errno::Errno::ECHILD) => sys::exit(0),
-            Ok(_) | Err(_) => continue,
-        };
-        if pid == command {
-            let usage = getrusage(UsageWho::RUSAGE_CHILDREN);
-            let cpu_us = usage.map_or(0, |usage| {
-                let micros = |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000 + time.tv_usec() as u64;
-                micros(usage.user_time()) + micros(usage.system_time())
-            });
-            let stragglers = count_others();
-            if send(report, &FromInit::Ended { status, cpu_us, stragglers }, &[]).is_err() {
-                sys::exit(1);
-            }
-        }
-    }
+pub(crate) fn stdio_failed(errno: rustix::io::Errno) -> Report {
+    Report::new(Step::Stdio, errno, "standard input and output")
 }
 
 /// Processes of this pid namespace but the init. Zombies that wait for the init do not count:

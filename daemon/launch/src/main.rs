@@ -78,7 +78,7 @@ fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
     match receive(control).map_err(failed)? {
         Some((ToLauncher::Plan, mut fds)) => {
             let file = fds.pop().ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
-            sandbox_launch::protocol::read_plan(file).map_err(failed)
+            sandbox_launch::protocol::from_file(file).map_err(failed)
         }
         _ => Err(Report::new(Step::ReadPlan, libc::EPROTO, "none came")),
     }

@@ -150,13 +150,11 @@ pub struct BpfInstruction {
     pub k: u32,
 }
 
-/// One command, as an armed init's runner receives it.
+/// One command, as an armed init receives it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
     pub argv: Vec<String>,
     /// `NAME=value`.
     pub env: Vec<String>,
     pub cwd: String,
-    /// A descriptor for standard input comes with the message; otherwise it is `/dev/null`.
-    pub stdin: bool,
 }

@@ -1,9 +1,9 @@
 //! Messages between keeper, launcher, init and runner, and their encoding (postcard).
 //!
 //! The launcher's control socket and each init's report socket are `SOCK_SEQPACKET`: one message is
-//! one packet. A runner's order may be larger than a packet and comes over a stream, behind its length.
+//! one packet. What may be larger than a packet comes as a memory file.
 
-use crate::plan::{LaunchPlan, RunPlan};
+use crate::plan::RunPlan;
 use crate::report::Report;
 use rustix::fs::MemfdFlags;
 use rustix::net::{
@@ -19,19 +19,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub const REPORT_BYTES: usize = 8 * 1024;
 /// Most descriptors that one message carries.
 pub const MAX_FDS: usize = 16;
-/// Largest order a runner takes: what execve(2) could take at most, and some.
-pub const ORDER_BYTES: usize = 8 * 1024 * 1024;
+/// Orders up to this are part of the message.
+const INLINE_BYTES: usize = REPORT_BYTES - 64;
 
 /// Keeper to launcher.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToLauncher {
-    /// A [`LaunchPlan`] in the memory file that comes with it: a plan may be larger than a packet.
+    /// A [`LaunchPlan`](crate::plan::LaunchPlan) in the memory file that comes with it: a plan may be larger than a packet.
     Plan,
     /// `/proc/<pid>/{setgroups,uid_map,gid_map}` are written.
     IdsMapped,
-    /// Make an init. Descriptors: report socket, runner's socket, stdout, stderr, then the cgroup
-    /// membership files to write `0` into. `urgent` when a run waits for it: else what runs goes first.
-    /// `watched` when the keeper sees the command's end itself, by the runner's pidfd.
+    /// Make an init. Descriptors: report socket, stdout, stderr, then the cgroup membership files to
+    /// write `0` into. `urgent` when a run waits for it: else what runs goes first.
+    /// `watched` when the keeper sees the command's end itself, by its pidfd.
     Arm { urgent: bool, watched: bool },
 }
 
@@ -51,10 +51,14 @@ pub enum FromLauncher {
 /// Init to keeper, on the report socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromInit {
-    /// Waiting for an order. Carries pidfds of the init and of the runner.
+    /// Waiting for an order. Carries a pidfd of the init.
     Armed {
         landlock: Enforcement,
     },
+    /// The command runs. Carries its pidfd.
+    Started,
+    /// The order was refused; nothing has run.
+    NotStarted(Report),
     /// The command ended. `status` is wait(2)'s; `stragglers` counts processes still there.
     Ended {
         status: i32,
@@ -71,6 +75,12 @@ pub enum FromInit {
 /// Keeper to init, on the report socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToInit {
+    /// Run this; only once. Without a plan, a memory file with it comes along; then, with `stdin`, the
+    /// descriptor that is the command's standard input.
+    Order {
+        plan: Option<RunPlan>,
+        stdin: bool,
+    },
     /// Send this signal to every process but the init.
     Signal(i32),
     Count,
@@ -152,64 +162,57 @@ pub fn decode<M: DeserializeOwned>(packet: &[u8]) -> io::Result<M> {
     postcard::from_bytes(packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// A plan as a memory file, ready to be sent.
-pub fn plan_file(plan: &LaunchPlan) -> io::Result<File> {
+/// Something as a memory file, ready to be sent.
+pub fn to_file<M: Serialize>(message: &M) -> io::Result<File> {
+    memory_file(&encode(message)?)
+}
+
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::NOEXEC_SEAL;
-    let memory = match rustix::fs::memfd_create("plan", flags) {
+    let memory = match rustix::fs::memfd_create("message", flags) {
         // Before Linux 6.3 nobody could say so.
-        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("plan", MemfdFlags::CLOEXEC)?,
+        Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create("message", MemfdFlags::CLOEXEC)?,
         other => other?,
     };
     let mut file = File::from(memory);
-    file.write_all(&encode(plan)?)?;
+    file.write_all(bytes)?;
     file.seek(SeekFrom::Start(0))?;
     Ok(file)
 }
 
-/// Reads what [`plan_file`] wrote.
-pub fn read_plan(file: OwnedFd) -> io::Result<LaunchPlan> {
+/// Reads what [`to_file`] wrote.
+pub fn from_file<M: DeserializeOwned>(file: OwnedFd) -> io::Result<M> {
     let mut bytes = Vec::new();
     File::from(file).read_to_end(&mut bytes)?;
     decode(&bytes)
 }
 
-/// A runner's order as it goes over the stream: length, then the plan.
-pub fn encode_order(order: &RunPlan) -> io::Result<Vec<u8>> {
-    let body = encode(order)?;
-    let length = u32::try_from(body.len()).ok().filter(|&l| l as usize <= ORDER_BYTES);
-    let length = length.ok_or_else(|| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let mut bytes = Vec::with_capacity(4 + body.len());
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&body);
-    Ok(bytes)
+/// Sends an order to an init.
+pub fn send_order(socket: impl AsFd, plan: RunPlan, stdin: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let with_input = stdin.is_some();
+    let order = encode(&ToInit::Order { plan: Some(plan), stdin: with_input })?;
+    if order.len() <= INLINE_BYTES {
+        return send_bytes(socket, &order, stdin.as_slice()).map(drop);
+    }
+    let ToInit::Order { plan: Some(plan), .. } = decode(&order)? else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let file = to_file(&plan)?;
+    let mut fds = vec![file.as_fd()];
+    fds.extend(stdin);
+    send(socket, &ToInit::Order { plan: None, stdin: with_input }, &fds)
 }
 
-/// Waits for an order; `None` when the keeper is gone.
-pub fn receive_order(socket: impl AsFd) -> io::Result<Option<(RunPlan, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; 4096];
-    let (mut have, fds) = receive_bytes(&socket, &mut buffer)?;
-    let mut want = 4;
-    loop {
-        if have >= 4 {
-            let length = u32::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as usize;
-            if length > ORDER_BYTES {
-                return Err(io::Error::from_raw_os_error(libc::E2BIG));
-            }
-            want = 4 + length;
-        }
-        if have >= want && have >= 4 {
-            return Ok(Some((decode(&buffer[4..want])?, fds)));
-        }
-        if buffer.len() < want {
-            buffer.resize(want, 0);
-        }
-        match rustix::io::read(&socket, &mut buffer[have..]) {
-            Ok(0) => return Ok(None),
-            Ok(more) => have += more,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+/// The plan and standard input of an order that was received with these descriptors.
+pub fn open_order(plan: Option<RunPlan>, stdin: bool, fds: Vec<OwnedFd>) -> io::Result<(RunPlan, Option<OwnedFd>)> {
+    let mut fds = fds.into_iter();
+    let missing = || io::Error::from_raw_os_error(libc::EBADF);
+    let plan = match plan {
+        Some(plan) => plan,
+        None => from_file(fds.next().ok_or_else(missing)?)?,
+    };
+    let stdin = if stdin { Some(fds.next().ok_or_else(missing)?) } else { None };
+    Ok((plan, stdin))
 }
 
 #[cfg(test)]
@@ -238,24 +241,23 @@ mod tests {
     }
 
     #[test]
-    fn a_large_order_crosses_a_stream_in_pieces() {
-        let (here, there) = pair(SocketType::STREAM);
-        let order = RunPlan {
-            argv: vec!["/bin/sh".into(), "-c".into(), "x".repeat(100_000)],
-            env: (0..2_000).map(|n| format!("NAME_{n}={}", "v".repeat(500))).collect(),
-            cwd: "/home/user/project".into(),
-            stdin: false,
-        };
-        let bytes = encode_order(&order).expect("fits");
-        let sender = std::thread::spawn(move || {
-            let mut sent = 0;
-            while sent < bytes.len() {
-                sent += rustix::io::write(&here, &bytes[sent..]).expect("write");
+    fn orders_of_any_size_arrive_whole() {
+        for bytes in [10, INLINE_BYTES, 100_000, 3_000_000] {
+            let (here, there) = pair(SocketType::SEQPACKET);
+            let order = RunPlan {
+                argv: vec!["/bin/sh".into(), "-c".into(), "x".repeat(bytes)],
+                env: vec!["NAME=value".into()],
+                cwd: "/home/user/project".into(),
+            };
+            let (input, _writer) = rustix::pipe::pipe().expect("pipe");
+            for stdin in [None, Some(input.as_fd())] {
+                send_order(&here, order.clone(), stdin).expect("sent");
+                let (message, fds) = receive::<ToInit>(&there).expect("receive").expect("a message");
+                let ToInit::Order { plan, stdin: with_input } = message else { panic!("{message:?}") };
+                let (plan, received) = open_order(plan, with_input, fds).expect("an order");
+                assert_eq!(plan, order);
+                assert_eq!(received.is_some(), stdin.is_some());
             }
-        });
-        let (received, fds) = receive_order(&there).expect("receive").expect("an order");
-        sender.join().expect("sender");
-        assert_eq!(received, order);
-        assert!(fds.is_empty());
+        }
     }
 }
