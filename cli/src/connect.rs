@@ -102,10 +102,10 @@ async fn on_default_address() -> Result<Option<Client>, Failure> {
 
 /// The daemon that has this state directory: on the socket where we start one, or where it says.
 async fn of_state(state: &StateDir) -> Result<Option<Client>, Failure> {
-    let token = state.token();
     let socket = state.socket().map_err(daemon::StartError::from)?;
     if listens(&socket) {
-        return Ok(Some(Client::new(Endpoint::Unix(socket), token.as_deref())?));
+        // Read only now: a daemon that is starting makes its token before it listens.
+        return Ok(Some(Client::new(Endpoint::Unix(socket), state.token().as_deref())?));
     }
     let listeners = state.running().map(|running| running.listeners).unwrap_or_default();
     for endpoint in listeners.iter().filter_map(|text| Endpoint::parse(text).ok()) {
@@ -119,7 +119,7 @@ async fn of_state(state: &StateDir) -> Result<Option<Client>, Failure> {
             },
         };
         if trusted {
-            return Ok(Some(Client::new(endpoint, token.as_deref())?));
+            return Ok(Some(Client::new(endpoint, state.token().as_deref())?));
         }
     }
     Ok(None)

@@ -249,7 +249,10 @@ mod tests {
         let env = |len| RunSpec { env: vec![("A".to_owned(), "x".repeat(len))], ..RunSpec::shell("true") };
         assert!(ask(env(131_069)).is_ok());
         assert_eq!(ask(env(131_070)), too_long("env", 131_072, 131_071));
-        assert_eq!(ask(RunSpec { cwd: Some("x".repeat(131_072)), ..RunSpec::shell("true") }), too_long("cwd", 131_072, 131_071));
+        assert_eq!(
+            ask(RunSpec { cwd: Some("x".repeat(131_072)), ..RunSpec::shell("true") }),
+            too_long("cwd", 131_072, 131_071)
+        );
         let many = RunSpec::argv(vec!["x".repeat(1000); 2000]);
         assert_eq!(ask(many), too_long("command", 2_018_000, MAX_TOTAL_BYTES));
     }

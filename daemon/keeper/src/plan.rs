@@ -57,14 +57,14 @@ pub fn plan(policy: &Policy, spec: &KeeperSpec, facts: &Facts) -> Result<LaunchP
         uid: UID,
         gid: GID,
         view: view::of_project(policy, spec, facts, &cpus)?,
+        cpus,
+        rlimits: rlimits(policy.limits(), facts),
+        landlock: landlock(policy),
         seccomp: seccomp.launcher,
         init: InitPlan {
             view: view::of_init(facts.privileged),
-            rlimits: rlimits(policy.limits(), facts),
-            landlock: Some(landlock(policy)),
             seccomp: seccomp.init,
             writable_roots: writable_roots(policy),
-            cpus,
         },
     })
 }
@@ -106,7 +106,6 @@ fn rlimits(limits: &Limits, facts: &Facts) -> Vec<Rlimit> {
 fn landlock(policy: &Policy) -> LandlockPlan {
     let mut rules = vec![
         LandlockRule { at: "/".into(), grant: Grant::Read },
-        LandlockRule { at: "/proc".into(), grant: Grant::Use },
         LandlockRule { at: "/dev".into(), grant: Grant::Use },
         LandlockRule { at: "/dev/shm".into(), grant: Grant::Write },
     ];

@@ -151,15 +151,11 @@ impl Sandbox {
         }
     }
 
-    /// Takes back what a run had, once its init is dead.
-    pub(crate) fn recycle(self: &Arc<Self>, slot: Slot) {
-        let sandbox = Arc::clone(self);
-        tokio::spawn(async move {
-            slot.pidfd.dead().await;
-            if let (Some(leaves), Some(leaf)) = (&sandbox.leaves, slot.leaf) {
-                leaves.give_back(leaf);
-            }
-        });
+    /// Takes back what a run had. Its init is dead or dying: the leaf is used again when it is empty.
+    pub(crate) fn recycle(&self, slot: Slot) {
+        if let (Some(leaves), Some(leaf)) = (&self.leaves, slot.leaf) {
+            leaves.give_back(leaf);
+        }
     }
 
     /// Kills everything inside.

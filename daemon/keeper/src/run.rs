@@ -28,6 +28,9 @@ const DRAIN: Duration = Duration::from_millis(250);
 /// The kernel's time to tear down what was killed, before the reply goes out regardless.
 const TEARDOWN: Duration = Duration::from_secs(5);
 const READ_BYTES: usize = 256 * 1024;
+/// A pipe that was once found full, as the kernel makes them, is made larger: that spares wake-ups.
+const SMALL_PIPE_BYTES: usize = 64 * 1024;
+const LARGE_PIPE_BYTES: usize = 1 << 20;
 
 thread_local! {
     /// What a pipe is read into: one buffer for all runs, since the keeper reads on one thread.
@@ -64,11 +67,12 @@ struct Output {
     chunker: Chunker,
     kept: HeadTail,
     open: bool,
+    large: bool,
 }
 
 impl Output {
     fn new(stream: Stream) -> Self {
-        Self { stream, chunker: Chunker::new(), kept: HeadTail::new(), open: true }
+        Self { stream, chunker: Chunker::new(), kept: HeadTail::new(), open: true, large: false }
     }
 }
 
@@ -83,7 +87,13 @@ struct Sink<'run> {
 impl Sink<'_> {
     /// Reads what is there, at most `READ_BYTES`, after the runtime has seen that there is something.
     fn take(&mut self, pipe: &pipe::Receiver, output: &mut Output) {
-        self.read(output, |buffer| pipe.try_read(buffer));
+        let mut full = false;
+        self.read(output, |buffer| pipe.try_read(buffer).inspect(|length| full = *length >= SMALL_PIPE_BYTES));
+        if full && !output.large {
+            output.large = true;
+            // Limited for ordinary users; smaller is only slower.
+            let _ = rustix::pipe::fcntl_setpipe_size(pipe, LARGE_PIPE_BYTES);
+        }
     }
 
     /// Reads all that is there, whether or not the runtime has seen it: nothing comes after this.
@@ -137,7 +147,7 @@ impl Sink<'_> {
     }
 }
 
-/// The words of an order as the runner takes them.
+/// The words of an order as the init takes them.
 pub(crate) fn run_plan(order: &RunOrder, environment: &BTreeMap<String, String>) -> RunPlan {
     let own = order.admitted.env();
     let inherited = environment.iter().filter(|(name, _)| own.iter().all(|(other, _)| other != *name));

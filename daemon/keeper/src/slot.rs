@@ -19,8 +19,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
-/// Large pipes spare wake-ups; who may not have them gets the kernel's 64 KiB.
-const PIPE_BYTES: usize = 1 << 20;
 /// How long an init may take to get ready.
 const ARM_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,19 +37,23 @@ pub(crate) enum ArmError {
     Silent,
 }
 
-/// A descriptor that can only be waited for.
+/// An init's pidfd: by it everything of a run is killed, and known to be dead.
 #[derive(Debug)]
-pub(crate) struct Pidfd(AsyncFd<OwnedFd>);
+pub(crate) struct Pidfd(OwnedFd);
 
 impl Pidfd {
-    /// Completes when the process is dead, and with an init all that it contained.
+    /// Completes when the init is dead, and with it all that it contained.
     pub(crate) async fn dead(&self) {
-        // An error means that the runtime is shutting down, which ends the wait as well.
-        let _ = self.0.readable().await;
+        let watched = self.0.try_clone().and_then(watch);
+        match watched {
+            // An error means that the runtime is shutting down, which ends the wait as well.
+            Ok(watched) => drop(watched.readable().await),
+            Err(error) => tracing::error!(%error, "cannot wait for an init's end"),
+        }
     }
 
     pub(crate) fn kill(&self) {
-        match rustix::process::pidfd_send_signal(self.0.get_ref(), Signal::KILL) {
+        match rustix::process::pidfd_send_signal(&self.0, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
             Err(errno) => tracing::error!(%errno, "cannot kill an init"),
         }
@@ -70,10 +72,12 @@ pub(crate) struct Slot {
     /// The kernel tells by the command's pidfd how it ended: that spares waking the init, which is
     /// otherwise the one to say so.
     watched: bool,
-    command: OnceLock<Pidfd>,
+    command: OnceLock<AsyncFd<OwnedFd>>,
     refusal: OnceLock<Report>,
     /// Told before anything ran: there was nothing to execute.
     over: OnceLock<End>,
+    /// The init was asked what is left.
+    counting: OnceLock<()>,
 }
 
 /// How a command ended.
@@ -121,7 +125,7 @@ pub(crate) async fn arm(
         Ok(Some(_) | None) => return Err(ArmError::Silent),
         Err(error) => return Err(ArmError::Launcher(error)),
     };
-    let pidfd = Pidfd(watch(fds.pop().ok_or(ArmError::Silent)?).map_err(ArmError::Pipes)?);
+    let pidfd = Pidfd(fds.pop().ok_or(ArmError::Silent)?);
     if let Some(leaf) = &mut leaf {
         leaf.begin()?;
     }
@@ -136,6 +140,7 @@ pub(crate) async fn arm(
         command: OnceLock::new(),
         refusal: OnceLock::new(),
         over: OnceLock::new(),
+        counting: OnceLock::new(),
     })
 }
 
@@ -143,9 +148,8 @@ fn output_pipe(owner: Option<u32>) -> Result<(pipe::Receiver, OwnedFd), ArmError
     let failed = |errno: Errno| ArmError::Pipes(errno.into());
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
     rustix::io::ioctl_fionbio(&ours, true).map_err(failed)?;
-    let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE_BYTES); // limited for ordinary users; smaller is only slower
     give(&theirs, owner).map_err(failed)?;
-    Ok((pipe::Receiver::from_owned_fd(ours).map_err(ArmError::Pipes)?, theirs))
+    Ok((pipe::Receiver::from_owned_fd_unchecked(ours).map_err(ArmError::Pipes)?, theirs))
 }
 
 /// A pipe for standard input: our writing end, their reading end.
@@ -153,7 +157,7 @@ pub(crate) fn input_pipe(owner: Option<u32>) -> io::Result<(pipe::Sender, OwnedF
     let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     give(&theirs, owner)?;
-    Ok((pipe::Sender::from_owned_fd(ours)?, theirs))
+    Ok((pipe::Sender::from_owned_fd_unchecked(ours)?, theirs))
 }
 
 fn give(pipe: &OwnedFd, owner: Option<u32>) -> Result<(), Errno> {
@@ -180,7 +184,7 @@ impl Slot {
             // Each is said once at most, so each place is still empty.
             let _ = match receive(&self.report).await {
                 Ok(Some((FromInit::Started, mut fds))) => match fds.pop().map(watch) {
-                    Some(Ok(command)) => self.command.set(Pidfd(command)).is_ok(),
+                    Some(Ok(command)) => self.command.set(command).is_ok(),
                     _ => return,
                 },
                 Ok(Some((FromInit::NotStarted(report), _))) => self.refusal.set(report).is_ok(),
@@ -209,8 +213,8 @@ impl Slot {
             };
         }
         loop {
-            let mut ready = command.0.readable().await.ok()?;
-            match sandbox_launch::sys::exit_status(command.0.get_ref()) {
+            let mut ready = command.readable().await.ok()?;
+            match sandbox_launch::sys::exit_status(command.get_ref()) {
                 Ok(Some(status)) => {
                     return Some(End { status, cpu_us: None, stragglers: self.stragglers().await });
                 }
@@ -222,14 +226,20 @@ impl Slot {
     }
 
     /// The leaf counts cheaply, but an ended process a moment longer than it is there; so only
-    /// when it counts any is the init asked.
+    /// when it counts any is the init asked. It is asked once, however often this is called.
     async fn stragglers(&self) -> u32 {
-        let counted = self.leaf.as_ref().and_then(Leaf::others);
-        if counted == Some(0) || send(self.report.get_ref(), &ToInit::Count, &[]).is_err() {
-            return 0;
+        if self.counting.get().is_none() {
+            if self.leaf.as_ref().and_then(Leaf::others) == Some(0) {
+                return 0;
+            }
+            if let Err(error) = send(self.report.get_ref(), &ToInit::Count, &[]) {
+                tracing::warn!(%error, "an init cannot be asked what is left");
+            }
+            let _ = self.counting.set(()); // empty, as just seen
         }
         match receive(&self.report).await {
             Ok(Some((FromInit::Counted { others }, _))) => others,
+            // The init is gone, and everything with it.
             _ => 0,
         }
     }

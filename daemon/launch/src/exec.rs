@@ -1,13 +1,10 @@
 //! Starts the command of an init's one order.
 //!
-//! By posix_spawn(3), which shares the init's memory until execve(2): a fork would copy it. The
-//! working directory comes from outside and is resolved here, by the kernel, in the view: whatever
+//! The working directory comes from outside and is resolved here, by the kernel, in the view: whatever
 //! links it went through, what counts is where it ends (getcwd(2)).
 
-use crate::init::{SHORT_SLICE_NS, stdio_failed};
+use crate::init::stdio_failed;
 use crate::stdio;
-use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use sandbox_launch::plan::{InitPlan, RunPlan};
 use sandbox_launch::report::{Report, Step};
@@ -29,10 +26,7 @@ pub(crate) fn start(plan: &InitPlan, order: &RunPlan, stdin: Option<&OwnedFd>) -
     if let Some(pipe) = stdin {
         rustix::stdio::dup2_stdin(pipe).map_err(stdio_failed)?;
     }
-    // The command gets the default slice; a kernel without slices has given it that already.
-    let _ = sys::set_slice(0);
     let started = spawn(order);
-    let _ = sys::set_slice(SHORT_SLICE_NS);
     // Its pipes are the command's alone from here on: their end is the end of its output.
     stdio::detach()?;
     let _ = rustix::process::chdir("/"); // holds no folder of the command's; nothing depends on it
@@ -59,33 +53,24 @@ fn enter(cwd: &str, roots: &[String]) -> Result<(), Report> {
 /// Looks the program up in `PATH` as a shell does. A command that cannot be executed ends with 127
 /// (not found) or 126 (found, but not executable), and says so on its standard error.
 fn spawn(order: &RunPlan) -> Result<Started, Report> {
-    let failed = |errno: nix::errno::Errno| Report::new(Step::Exec, errno, "");
+    let nul = |_| Report::new(Step::Exec, libc::EINVAL, "a word with a NUL byte");
     let strings = |list: &[String]| -> Result<Vec<CString>, Report> {
-        let nul = |_| Report::new(Step::Exec, libc::EINVAL, "a word with a NUL byte");
         list.iter().map(|text| CString::new(text.as_str()).map_err(nul)).collect()
     };
     let (argv, env) = (strings(&order.argv)?, strings(&order.env)?);
     let program = order.argv.first().ok_or_else(|| Report::new(Step::Exec, libc::EINVAL, "no command"))?;
-
-    let mut attributes = PosixSpawnAttr::init().map_err(failed)?;
-    // A session of its own: no terminal, and its own process group for job control.
-    let session = PosixSpawnFlags::from_bits_retain(libc::c_int::from(libc::POSIX_SPAWN_SETSID));
-    attributes.set_flags(session | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK).map_err(failed)?;
-    attributes.set_sigmask(&SigSet::empty()).map_err(failed)?;
-    let actions = PosixSpawnFileActions::init().map_err(failed)?;
-
-    let mut result = nix::errno::Errno::ENOENT;
+    let mut result = Errno::NOENT;
     for candidate in candidates(program, &order.env) {
-        match posix_spawn(candidate.as_str(), &actions, &attributes, &argv, &env) {
-            Ok(pid) => return Ok(Started::Running(pid.as_raw())),
-            Err(nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR) => {}
-            Err(errno @ nix::errno::Errno::E2BIG) => return Err(failed(errno)),
+        match sys::spawn(&CString::new(candidate).map_err(nul)?, &argv, &env) {
+            Ok(pid) => return Ok(Started::Running(pid)),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno @ Errno::TOOBIG) => return Err(Report::new(Step::Exec, errno, "")),
             Err(errno) => result = errno,
         }
     }
     let (status, text) = match result {
-        nix::errno::Errno::ENOENT => (127, "not found".to_owned()),
-        errno => (126, errno.desc().to_lowercase()),
+        Errno::NOENT => (127, "not found".to_owned()),
+        errno => (126, nix::errno::Errno::from_raw(errno.raw_os_error()).desc().to_lowercase()),
     };
     // A pipe that nobody reads any more needs no message.
     let _ = rustix::io::write(rustix::stdio::stderr(), format!("{program}: {text}\n").as_bytes());

@@ -5,7 +5,8 @@
 //! and holds no descriptor but its report socket. Signals from inside do not reach it.
 
 use crate::exec::{self, Started};
-use crate::{capabilities, landlock, mounts, rlimits, stdio};
+use crate::{capabilities, landlock, mounts, stdio};
+use ::landlock::RulesetCreated;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -20,7 +21,7 @@ use sandbox_launch::sys;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// An init runs briefly and should get a processor at once …
-pub(crate) const SHORT_SLICE_NS: u64 = 100_000;
+const SHORT_SLICE_NS: u64 = 100_000;
 /// … but not while they get ready and nobody waits for them: then commands go first.
 const LONG_SLICE_NS: u64 = 100_000_000;
 
@@ -52,12 +53,12 @@ pub(crate) fn refuse(fds: &[OwnedFd], report: &Report) {
 }
 
 /// The whole life of an init.
-pub(crate) fn run(plan: &InitPlan, urgent: bool, watched: bool, fds: Vec<OwnedFd>) -> ! {
+pub(crate) fn run(plan: &InitPlan, ruleset: RulesetCreated, urgent: bool, watched: bool, fds: Vec<OwnedFd>) -> ! {
     let Some(Fds { report, stdout, stderr, leaf }) = Fds::sort(fds) else { sys::exit(1) };
     // Kernels that do not know slices are only slower.
     let _ = sys::set_slice(if urgent { SHORT_SLICE_NS } else { LONG_SLICE_NS });
     let _ = rustix::thread::set_name(c"sandbox-init"); // for people who look at processes
-    let armed = isolate(plan, leaf).and_then(|landlock| {
+    let armed = isolate(plan, ruleset, leaf).and_then(|landlock| {
         stdio::attach(stdout.as_fd(), stderr.as_fd())?;
         Ok((landlock, reaper(watched)?))
     });
@@ -80,8 +81,7 @@ pub(crate) fn run(plan: &InitPlan, urgent: bool, watched: bool, fds: Vec<OwnedFd
 }
 
 /// Everything that takes rights away, in the order in which the rights are needed.
-fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
-    stdio::detach()?;
+fn isolate(plan: &InitPlan, ruleset: RulesetCreated, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
     for membership in &leaf {
         // "0" is the writer itself; the keeper's rights count, since the keeper opened the file.
         rustix::io::write(membership, b"0").map_err(|errno| Report::new(Step::JoinCgroup, errno, ""))?;
@@ -91,17 +91,11 @@ fn isolate(plan: &InitPlan, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
         .map_err(|errno| Report::new(Step::EnterCgroupNamespace, errno, ""))?;
     mounts::extend_view(&plan.view)?;
-    rlimits::set_processors(&plan.cpus)?;
-    rlimits::set(&plan.rlimits)?;
     capabilities::drop_all()?;
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     sys::close_on_exec_from(3).map_err(|errno| Report::new(Step::Stdio, errno, "closed descriptors"))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|errno| Report::new(Step::Fork, errno, "death signal"))?;
-    let landlock = match &plan.landlock {
-        Some(plan) => landlock::restrict(plan)?,
-        None => Enforcement::None,
-    };
+    let landlock = landlock::restrict(ruleset)?;
     sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "an init"))?;
     Ok(landlock)
 }

@@ -1,11 +1,13 @@
-//! The Landlock domain of one init and its command (landlock(7)).
+//! The Landlock domain of an init and its command (landlock(7)).
 //!
-//! Made after the last mount, because a domain with filesystem rights forbids mounting, and opened
-//! inside the view, because rules bind to what a path is at that moment.
+//! The ruleset is made once, in the launcher, inside the view, because rules bind to what a path is
+//! at that moment. Each init restricts itself by it after its last mount, because a domain with
+//! filesystem rights forbids mounting. What an init mounts itself, its `/proc`, is below none of the
+//! paths of a rule but `/`: it can be read, and not written.
 
 use ::landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use rustix::io::Errno;
 use sandbox_launch::plan::{Grant, LandlockPlan};
@@ -15,8 +17,8 @@ use sandbox_launch::report::{Report, Step};
 /// The newest ABI whose rights are asked for; an older kernel enforces what it knows of them.
 const NEWEST: ABI = ABI::V7;
 
-pub(crate) fn restrict(plan: &LandlockPlan) -> Result<Enforcement, Report> {
-    let failed = |error: RulesetError| Report::new(Step::Landlock, errno_of(&error), error.to_string());
+/// A ruleset that inits can restrict themselves by.
+pub(crate) fn prepare(plan: &LandlockPlan) -> Result<RulesetCreated, Report> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))
@@ -37,12 +39,21 @@ pub(crate) fn restrict(plan: &LandlockPlan) -> Result<Enforcement, Report> {
             .add_rule(PathBeneath::new(path, rights))
             .map_err(|error| Report::new(Step::Landlock, errno_of(&error), rule.at.clone()))?;
     }
-    let status: RestrictionStatus = ruleset.restrict_self().map_err(failed)?;
+    Ok(ruleset)
+}
+
+/// For good, and for everything the calling process starts.
+pub(crate) fn restrict(ruleset: RulesetCreated) -> Result<Enforcement, Report> {
+    let status = ruleset.restrict_self().map_err(failed)?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => Enforcement::Full,
         RulesetStatus::PartiallyEnforced => Enforcement::Partial,
         RulesetStatus::NotEnforced => Enforcement::None,
     })
+}
+
+fn failed(error: RulesetError) -> Report {
+    Report::new(Step::Landlock, errno_of(&error), error.to_string())
 }
 
 fn rights(grant: Grant) -> BitFlags<AccessFs> {

@@ -14,6 +14,7 @@ mod network;
 mod rlimits;
 mod stdio;
 
+use ::landlock::RulesetCreated;
 use rustix::fd::AsFd;
 use sandbox_launch::plan::LaunchPlan;
 use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send};
@@ -27,7 +28,7 @@ fn main() {
         Err(_) => sys::exit(1), // nobody to report to
     };
     match launch(&control) {
-        Ok(plan) => arm_until_closed(control, &plan),
+        Ok((plan, ruleset)) => arm_until_closed(control, &plan, ruleset),
         Err(report) => {
             // When the keeper is gone too there is nobody left who could be told.
             let _ = send(&control, &FromLauncher::Failed(report), &[]);
@@ -37,7 +38,7 @@ fn main() {
 }
 
 /// Makes the sandbox; returns in its pid 1.
-fn launch(control: &OwnedFd) -> Result<LaunchPlan, Report> {
+fn launch(control: &OwnedFd) -> Result<(LaunchPlan, RulesetCreated), Report> {
     let plan = read_plan(control)?;
     rustix::thread::set_name(c"sandbox-launch").map_err(|e| Report::new(Step::ReadPlan, e, "name"))?;
     let mut sources = mounts::Sources::default();
@@ -58,6 +59,10 @@ fn launch(control: &OwnedFd) -> Result<LaunchPlan, Report> {
         sources.open(&plan.view)?;
     }
     mounts::make_view(&plan.view, sources)?;
+    let ruleset = landlock::prepare(&plan.landlock)?;
+    rlimits::set_processors(&plan.cpus)?;
+    rlimits::set(&plan.rlimits)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     capabilities::lock()?;
     sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "the launcher"))?;
 
@@ -70,7 +75,9 @@ fn launch(control: &OwnedFd) -> Result<LaunchPlan, Report> {
     let exits_by_pidfd = init::exits_by_pidfd();
     send(control, &FromLauncher::Ready { exits_by_pidfd }, &[pidfd.as_fd()])
         .map_err(|e| Report::new(Step::ReadPlan, e, "ready"))?;
-    Ok(plan)
+    // From here on failures are reported, not written.
+    stdio::detach()?;
+    Ok((plan, ruleset))
 }
 
 fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
@@ -86,12 +93,12 @@ fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
 
 /// One init per request. Ends when the keeper closes the socket, or when it speaks no sense; the
 /// launcher's end is the end of the pid namespace and of everything inside.
-fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan) -> ! {
+fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan, ruleset: RulesetCreated) -> ! {
     while let Ok(Some((ToLauncher::Arm { urgent, watched }, fds))) = receive(&control) {
         match sys::fork(namespaces::OF_INIT) {
             Ok(sys::Forked::Child) => {
                 drop(control);
-                init::run(&plan.init, urgent, watched, fds)
+                init::run(&plan.init, ruleset, urgent, watched, fds)
             }
             Ok(sys::Forked::Parent(_)) => {}
             Err(errno) => init::refuse(&fds, &Report::new(Step::Fork, errno, "an init")),

@@ -18,6 +18,10 @@ pub struct LaunchPlan {
     pub gid: u32,
     /// Carried out in order in the launcher's mount namespace; they make the root directory.
     pub view: Vec<ViewStep>,
+    /// Processors that commands may use; empty for all.
+    pub cpus: Vec<u32>,
+    pub rlimits: Vec<Rlimit>,
+    pub landlock: LandlockPlan,
     /// Loaded once the view stands; inherited by all that follows.
     pub seccomp: Vec<BpfInstruction>,
     pub init: InitPlan,
@@ -28,10 +32,6 @@ pub struct LaunchPlan {
 pub struct InitPlan {
     /// Mounts of the init's own namespace, such as `/proc`.
     pub view: Vec<ViewStep>,
-    /// Processors that commands may use; empty for all.
-    pub cpus: Vec<u32>,
-    pub rlimits: Vec<Rlimit>,
-    pub landlock: Option<LandlockPlan>,
     /// On top of the launcher's: closes what an init needed to get ready.
     pub seccomp: Vec<BpfInstruction>,
     /// A command may start in these directories and below.

@@ -1,4 +1,4 @@
-//! Messages between keeper, launcher, init and runner, and their encoding (postcard).
+//! Messages between keeper, launcher and init, and their encoding (postcard).
 //!
 //! The launcher's control socket and each init's report socket are `SOCK_SEQPACKET`: one message is
 //! one packet. What may be larger than a packet comes as a memory file.

@@ -1,4 +1,4 @@
-//! What launcher, init and runner report: which step failed, with which errno, on what.
+//! What launcher and init report: which step failed, with which errno, on what.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -6,7 +6,8 @@
 //! are found by binary search over ranges of equal answer, because the kernel runs the filter once
 //! per number when it is loaded. Loading still costs 0.3 ms, so the program is loaded once, by the
 //! launcher, and whatever an init needs to get ready is left open in it; a second, tiny program
-//! closes that in each init. The kernel takes the stricter answer of the two. Follows seccomp(2) and the kernel's `userspace-api/seccomp_filter`.
+//! closes that in each init. The kernel takes the stricter answer of the two. Follows seccomp(2) and
+//! the kernel's `userspace-api/seccomp_filter`.
 
 use crate::plan::BpfInstruction;
 use crate::syscalls::{Rule, TABLE};

@@ -1,5 +1,5 @@
 //! Descriptors 0, 1 and 2: the control socket moves away, `/dev/null` takes their place, and a
-//! runner's pipes come at the end.
+//! run's pipes come at the end.
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};

@@ -6,6 +6,7 @@
 use crate::plan::BpfInstruction;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::Errno;
+use std::ffi::{CStr, CString};
 
 fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
     if result < 0 {
@@ -71,6 +72,66 @@ pub fn fork(namespaces: u64) -> Result<Forked, Errno> {
     // (checked above), so the child may go on as an ordinary program.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
     Ok(if pid == 0 { Forked::Child } else { Forked::Parent(pid as i32) })
+}
+
+/// What the child of a [`spawn`] works with, and where it leaves its errno.
+struct Spawn<'call> {
+    program: &'call CStr,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    errno: libc::c_int,
+}
+
+/// Runs on a stack of its own in its parent's memory, while the parent stands still.
+extern "C" fn spawned(call: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `spawn` passes its own `Spawn`, which nobody else touches until this child has called
+    // execve(2) or ended. Everything called here is async-signal-safe; the arrays end with a null
+    // pointer and their strings are terminated; the mask and the structure have their sizes.
+    unsafe {
+        let call = &mut *call.cast::<Spawn<'_>>();
+        let none = 0_u64;
+        let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..SchedAttr::default() };
+        libc::setsid();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0_usize, size_of::<u64>());
+        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0);
+        libc::execve(call.program.as_ptr(), call.argv.as_ptr(), call.env.as_ptr());
+        call.errno = *libc::__errno_location();
+        libc::_exit(127)
+    }
+}
+
+/// A vfork(2) and execve(2): the child, in a session of its own, with no signal blocked and the
+/// default slice, shares this process's memory until it executes the program. A fork would copy the
+/// memory, and posix_spawn(3) would ask for the action of every signal and could not give the slice
+/// back last, when the new process has got its processor. Refused with `EBUSY` like [`fork`], and with
+/// the errno of execve(2).
+pub fn spawn(program: &CStr, argv: &[CString], env: &[CString]) -> Result<i32, Errno> {
+    const STACK_BYTES: usize = 64 * 1024;
+    if !single_threaded() {
+        return Err(Errno::BUSY);
+    }
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+    };
+    let mut call = Spawn { program, argv: pointers(argv), env: pointers(env), errno: 0 };
+    let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack's end is its highest address, 16-byte aligned as its elements are; stack and
+    // call outlive the child's use of them, because CLONE_VFORK stops this, the only thread, until the
+    // child has called execve(2) or ended. No signal handler of this process can run in the child: it
+    // has none.
+    let result = unsafe {
+        let top = stack.as_mut_ptr().add(stack.len());
+        libc::clone(spawned, top.cast(), flags, (&raw mut call).cast())
+    };
+    let pid = check(libc::c_long::from(result))? as i32;
+    drop(stack);
+    if call.errno == 0 {
+        return Ok(pid);
+    }
+    // SAFETY: waits for the child that has just ended, by its pid; a null status is allowed.
+    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+    Err(Errno::from_raw_os_error(call.errno))
 }
 
 /// Whether this process has one thread: `/proc/self/task` has one entry. Without a `/proc` the
