@@ -120,6 +120,19 @@ impl Sandbox {
         }
     }
 
+    /// Lets all but one waiting init go: a project at rest holds little memory.
+    pub(crate) fn rest(&self) {
+        let spare: Vec<Slot> = {
+            let mut state = self.state();
+            let keep = state.ready.len().min(1);
+            state.ready.drain(keep..).collect()
+        };
+        for slot in spare {
+            slot.pidfd.kill();
+            self.recycle(slot);
+        }
+    }
+
     async fn arm_one(self: Arc<Self>) {
         let armed = match self.leaf() {
             Ok(leaf) => {

@@ -117,8 +117,14 @@ impl Project {
                 return;
             }
             let since = *lock(&self.last_active);
+            let still = || *active.borrow() == 0 && *lock(&self.last_active) == since;
+            tokio::time::sleep_until(since + idle.min(REST)).await;
+            if !still() {
+                continue;
+            }
+            lock(&self.sandboxes).values().for_each(|sandbox| sandbox.rest());
             tokio::time::sleep_until(since + idle).await;
-            if *active.borrow() == 0 && *lock(&self.last_active) == since {
+            if still() {
                 return;
             }
         }
@@ -431,6 +437,9 @@ fn discard(pipe: &tokio::net::unix::pipe::Receiver, nowhere: &mut [u8]) -> bool 
         Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
     }
 }
+
+/// After so long without a run a project keeps less in readiness.
+const REST: Duration = Duration::from_secs(1);
 
 /// How often the disk is looked at while something runs.
 const DISK_TICK: Duration = Duration::from_millis(200);
