@@ -114,14 +114,15 @@ pub fn spawn(program: &CStr, argv: &[CString], env: &[CString]) -> Result<i32, E
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let mut call = Spawn { program, argv: pointers(argv), env: pointers(env), errno: 0 };
-    let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
+    // Not zeroed: each page of it that is touched is one the kernel has to find first.
+    let mut stack = Vec::<u128>::with_capacity(STACK_BYTES / size_of::<u128>());
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
     // SAFETY: the stack's end is its highest address, 16-byte aligned as its elements are; stack and
     // call outlive the child's use of them, because CLONE_VFORK stops this, the only thread, until the
     // child has called execve(2) or ended. No signal handler of this process can run in the child: it
     // has none.
     let result = unsafe {
-        let top = stack.as_mut_ptr().add(stack.len());
+        let top = stack.as_mut_ptr().add(stack.capacity());
         libc::clone(spawned, top.cast(), flags, (&raw mut call).cast())
     };
     let pid = check(libc::c_long::from(result))? as i32;

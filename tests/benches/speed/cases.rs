@@ -286,7 +286,7 @@ pub(crate) fn kill(contenders: &Contenders<'_>, effort: Effort) -> Vec<Row> {
     }]
 }
 
-pub(crate) fn idle(contenders: &Contenders<'_>) -> Vec<Row> {
+pub(crate) fn idle(contenders: &Contenders<'_>, _: Effort) -> Vec<Row> {
     // Keepers of the cases before this one have to be gone, or they would be counted.
     let alone = host::eventually(Duration::from_secs(20), || contenders.daemon.keepers().is_empty());
     let project = contenders.daemon.project();

@@ -1,7 +1,8 @@
 //! Ours, bare `tokio::process` and bwrap, measured in one run.
 //!
-//! `cargo bench -p sandbox-tests --bench speed [-- --short] [-- --check]`. Starts a daemon of its own,
-//! from the release build. Prints a Markdown table and, with `--check`, exits with 1 when a target is missed.
+//! `cargo bench -p sandbox-tests --bench speed [-- --short] [--check] [NAME…]`. Starts a daemon of its own, from
+//! the release build. Prints a Markdown table of the cases named, or of all, and, with `--check`, exits
+//! with 1 when a target is missed.
 
 mod cases;
 mod contenders;
@@ -31,6 +32,19 @@ const SHORT: Effort = Effort { rounds: 5, commands: 40, seconds: 2, projects: 8,
 /// For the two cases that need more than the default policy allows.
 const LARGE: &str = "name = 'large'\nextends = 'default'\n[limits]\npids = 4096\noutput = '6GiB'\nmemory = '6GiB'\n";
 
+type Case = fn(&Contenders<'_>, Effort) -> Vec<table::Row>;
+
+const CASES: [(&str, Case); 8] = [
+    ("back-to-back", cases::back_to_back),
+    ("gaps", cases::with_gaps),
+    ("hogs", cases::with_hogs),
+    ("clients", cases::sixteen_clients),
+    ("first", cases::first_command),
+    ("stream", cases::stream),
+    ("kill", cases::kill),
+    ("idle", cases::idle),
+];
+
 fn main() -> ExitCode {
     let flag = |name: &str| std::env::args().any(|argument| argument == name);
     if !flag("--bench") {
@@ -48,14 +62,12 @@ fn main() -> ExitCode {
             results.push(row);
         }
     };
-    done(cases::back_to_back(&contenders, effort));
-    done(cases::with_gaps(&contenders, effort));
-    done(cases::with_hogs(&contenders, effort));
-    done(cases::sixteen_clients(&contenders, effort));
-    done(cases::first_command(&contenders, effort));
-    done(cases::stream(&contenders, effort));
-    done(cases::kill(&contenders, effort));
-    done(cases::idle(&contenders));
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    for (name, case) in CASES {
+        if named.is_empty() || named.iter().any(|wanted| wanted == name) {
+            done(case(&contenders, effort));
+        }
+    }
     println!("\n{}", table::markdown(&results));
     let missed = results.iter().filter(|row| row.verdict() == Some(false)).count();
     println!("{missed} of {} targets missed.", results.iter().filter(|row| row.verdict().is_some()).count());

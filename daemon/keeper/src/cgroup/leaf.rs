@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// The init is in the leaf too and counts as a process, but not as one of the run's.
 const INIT: u64 = 1;
+/// Fewer processes than an init and its command no run has.
+const LEAST: u64 = INIT + 1;
 
 /// What a run used, since [`Leaf::begin`]. `None`: this host cannot tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -95,7 +97,6 @@ struct Began {
     memory: MemoryCounts,
     memory_peak: PeakSince,
     pids_peak: Option<u64>,
-    pids_present: u64,
     pids_limit_hits: u64,
 }
 
@@ -115,7 +116,6 @@ impl Leaf {
                 memory: MemoryCounts::default(),
                 memory_peak: PeakSince::Unknown,
                 pids_peak: None,
-                pids_present: 0,
                 pids_limit_hits: 0,
             },
         };
@@ -163,7 +163,6 @@ impl Leaf {
             self.began.cpu_usec = cpu.microseconds()?;
         }
         if let Some(pids) = &self.pids {
-            self.began.pids_present = pids.now.number()?;
             self.began.pids_peak = pids.peak()?;
             self.began.pids_limit_hits = pids.limit_hits()?;
         }
@@ -194,10 +193,10 @@ impl Leaf {
     }
 
     /// The peak of the directory's life is the run's if it rose during the run, or if it never was
-    /// higher than what waited for the command: the init and the process that became it.
+    /// higher than what every run has: the init and the command.
     fn own_pids_peak(&self, now: Option<u64>) -> Option<u64> {
         let (now, before) = (now?, self.began.pids_peak?);
-        (now > before || before == self.began.pids_present).then(|| now.saturating_sub(INIT).max(1))
+        (now > before || before <= LEAST).then(|| now.saturating_sub(INIT).max(1))
     }
 
     /// No process is in it, not even an ended one that nobody has waited for.
@@ -226,8 +225,8 @@ impl Leaf {
     pub(super) fn renew(&mut self) -> Result<(), CgroupError> {
         if let Some(pids) = &self.pids {
             let part = &self.parts[pids.part];
-            // A peak higher than what waits for a command would hide the next run's.
-            let hides_next = |peak| peak > self.began.pids_present;
+            // A peak higher than what every run has would hide the next run's.
+            let hides_next = |peak| peak > LEAST;
             if part.is_replaceable() && pids.peak()?.is_some_and(hides_next) {
                 super::group::remove_dir(&part.tasks_dir())?;
                 make_dir(&part.tasks_dir())?;
