@@ -85,6 +85,7 @@ pub(crate) fn create_folders(folder: &Path, file: &ProjectFile) -> Result<(), Pr
     };
     let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).map_err(failed(path));
     make(folder)?;
+    crate::state::spread_below(folder);
     make(&folder.join("runs"))?;
     let mut inner = vec![folder.join("home")];
     if file.dir.is_none() {
