@@ -84,15 +84,22 @@ pub(crate) fn create_folders(folder: &Path, file: &ProjectFile) -> Result<(), Pr
         move |source| ProjectError::Create { path, source }
     };
     let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).map_err(failed(path));
+    // Spread by a hash of the name that a folder is made with: one that no other project's has.
+    let make_inside = |name: &str| -> Result<PathBuf, ProjectError> {
+        let (path, first) = (folder.join(name), folder.join(format!("{name}-{}", file.id)));
+        make(&first)?;
+        fs::rename(first, &path).map_err(failed(&path))?;
+        Ok(path)
+    };
     make(folder)?;
     crate::state::spread_below(folder);
-    make(&folder.join("runs"))?;
-    let mut inner = vec![folder.join("home")];
+    make_inside("runs")?;
+    let mut inner = vec!["home"];
     if file.dir.is_none() {
-        inner.push(folder.join("workspace"));
+        inner.push("workspace");
     }
-    for path in inner {
-        make(&path)?;
+    for name in inner {
+        let path = make_inside(name)?;
         if let Some(base) = file.id_base {
             let id = Some(base + INNER_UID);
             std::os::unix::fs::chown(&path, id, id).map_err(failed(&path))?;
