@@ -39,12 +39,15 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let state = StateDir::open(&config.state)?;
+    let index = Arc::new(Index::open(state.path())?);
+    // Before anybody can connect: a local client reads the token as soon as it sees the socket.
+    let tokens = load_tokens(&state, &index).await?;
     let mut listeners = Vec::new();
     for listen in &config.listen {
         listeners.push(Listener::bind(listen).await?);
     }
     let urls: Vec<String> = listeners.iter().map(Listener::url).collect();
-    let service = build(&config, &state, &urls).await?;
+    let service = build(&config, &state, index, tokens, &urls)?;
     reconcile::projects(&service, state.projects()).await.context("cannot load the projects")?;
     reconcile::runs(&service).await.context("cannot take up the runs")?;
 
@@ -84,13 +87,17 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn build(config: &Config, state: &StateDir, urls: &[String]) -> anyhow::Result<Arc<Service>> {
+fn build(
+    config: &Config,
+    state: &StateDir,
+    index: Arc<Index>,
+    tokens: Tokens,
+    urls: &[String],
+) -> anyhow::Result<Arc<Service>> {
     let policies = match Policies::load(config.policies.as_deref()) {
         Ok(policies) => policies,
         Err(error) => anyhow::bail!("the policies cannot be used:\n{}", error.report(false)),
     };
-    let index = Arc::new(Index::open(state.path())?);
-    let tokens = load_tokens(state, &index).await?;
     let hash: [u8; 32] = Sha256::digest(state.path().as_os_str().as_bytes()).into();
     let seed = u64::from_le_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]]);
     let metrics = Arc::new(Metrics::default());

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -283,6 +284,22 @@ fn nothing_has_to_be_set_up() {
     assert_eq!(daemon(&person)["pid"], first["pid"]);
     assert_eq!(fs::metadata(person.state()).expect("there").mode() & 0o077, 0);
     assert_eq!(fs::metadata(person.state().join("token")).expect("there").mode() & 0o077, 0);
+}
+
+#[test]
+fn a_daemon_that_can_be_reached_has_its_token() {
+    let person = Person::alone();
+    let folder = person.folder("work").display().to_string();
+    let child = person.spawn(&["run", "--dir", &folder, "--", "true"]);
+    let socket = person.state().join("sandboxd.sock");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while UnixStream::connect(&socket).is_err() {
+        assert!(Instant::now() < deadline, "no daemon is started");
+    }
+    let token = fs::read_to_string(person.state().join("token"));
+    assert!(token.is_ok_and(|token| token.starts_with("sbx_")));
+    let output = child.wait_with_output().expect("it is our child");
+    assert_status(&output, 0);
 }
 
 #[test]
