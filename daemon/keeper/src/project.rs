@@ -32,11 +32,15 @@ const ATTEMPTS: usize = 3;
 #[derive(Debug, Default)]
 struct Spares {
     ready: Vec<Spare>,
+    making: usize,
     next: u32,
 }
 
-/// So many wait at most.
-const SPARES: usize = 4;
+/// So many are there after they have been made; more are made when half of them are used.
+const SPARES: usize = 8;
+
+/// An init starts its command within this, or something is wrong with it.
+const START: Duration = Duration::from_millis(100);
 
 /// A run that has ended, with what its reply keeps.
 #[derive(Debug)]
@@ -177,16 +181,21 @@ impl Project {
         let (grown, grows) = watch::channel(0);
         let (done, is_done) = watch::channel(None);
         let live = Live { asks: asks.clone(), grown: grows, done: is_done };
+        lock(&self.runs).insert(order.run.clone(), live);
+        let registered = Registered { project: &self, run: &order.run };
+        // Until then the init needs this very processor more than the journal does. One that does not
+        // get that far is seen to by the deadline, like any that hangs.
+        let _ = tokio::time::timeout(START, slot.started()).await;
         let mut journal = match self.journal(&order, &sandbox) {
             Ok(journal) => journal,
             Err(problem) => {
+                drop(registered);
                 slot.pidfd.kill();
                 sandbox.recycle(slot);
                 return Err(problem);
             }
         };
-        lock(&self.runs).insert(order.run.clone(), live);
-        let registered = Registered { project: &self, run: &order.run };
+        grown.send_modify(|position| *position += 1); // there is a journal to be read
         if let Some(started) = started {
             slot.started().await;
             if slot.refusal().is_none() {
@@ -207,19 +216,23 @@ impl Project {
         let answer = Arc::new(Done { outcome: ended.outcome, stdout, stderr, truncated });
         done.send_replace(Some(Arc::clone(&answer)));
         grown.send_modify(|position| *position += 1);
-        tokio::spawn(Arc::clone(&self).restock());
         if order.keep_background && answer.outcome.lingering > 0 {
             std::mem::forget(registered); // unregistered when the background ends
             slot.linger();
+            tokio::spawn(Arc::clone(&self).restock());
             tokio::spawn(background(Arc::clone(&self), sandbox, slot, order.run, asked, done));
         } else {
             drop(registered);
+            let project = Arc::clone(&self);
             tokio::spawn(async move {
-                // After the reply, which waits for nothing of this.
+                // After the reply, which waits for nothing of this; and after whoever it has woken,
+                // who mostly waits for this very processor.
+                std::thread::yield_now();
                 drop(journal);
                 slot.pidfd.kill();
                 sandbox.recycle(slot);
                 sandbox.refill();
+                project.restock().await;
             });
         }
         Ok(answer)
@@ -280,22 +293,32 @@ impl Project {
         })
     }
 
-    /// Makes a journal for a later run.
+    /// Makes journals for later runs.
     async fn restock(self: Arc<Self>) {
-        let number = {
+        let numbers = {
             let mut spares = lock(&self.spares);
-            if spares.ready.len() >= SPARES {
+            let missing = SPARES.saturating_sub(spares.ready.len() + spares.making);
+            if missing < SPARES / 2 {
                 return;
             }
-            spares.next += 1;
-            spares.next
+            spares.making += missing;
+            let first = spares.next;
+            spares.next += missing as u32;
+            first..spares.next
         };
+        let count = numbers.len();
         let runs = self.spec.project_dir.join("runs");
-        match tokio::task::spawn_blocking(move || Spare::make(&runs, number)).await {
-            Ok(Ok(spare)) => lock(&self.spares).ready.push(spare),
+        let making = tokio::task::spawn_blocking(move || {
+            numbers.map(|number| Spare::make(&runs, number)).collect::<Result<Vec<_>, _>>()
+        });
+        let made = making.await;
+        let mut spares = lock(&self.spares);
+        spares.making -= count;
+        match made {
+            Ok(Ok(made)) => spares.ready.extend(made),
             // Then the next run makes its own, or says why it cannot.
-            Ok(Err(error)) => tracing::warn!(%error, "no journal could be made ahead of time"),
-            Err(error) => tracing::error!(%error, "no journal could be made ahead of time"),
+            Ok(Err(error)) => tracing::warn!(%error, "no journals could be made ahead of time"),
+            Err(error) => tracing::error!(%error, "no journals could be made ahead of time"),
         }
     }
 

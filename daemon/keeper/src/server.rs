@@ -135,8 +135,8 @@ async fn wait(project: &Project, run: &RunId) -> Answer {
 
 async fn watch(connection: &mut Connection, project: &Project, run: &RunId) -> Result<(), FrameError> {
     if let Some(mut live) = project.live(run) {
-        // Whatever is in the journal by now has not been told to this watcher.
-        connection.send(&Reply::Grown, &[]).await?;
+        // Whatever is in the journal by now has not been told to this watcher: `grown` is as it was when
+        // the run was registered, before it had a journal.
         loop {
             tokio::select! {
                 biased;

@@ -74,8 +74,6 @@ pub(crate) struct Slot {
     watched: bool,
     command: OnceLock<AsyncFd<OwnedFd>>,
     refusal: OnceLock<Report>,
-    /// Told before anything ran: there was nothing to execute.
-    over: OnceLock<End>,
     /// The init was asked what is left.
     counting: OnceLock<()>,
 }
@@ -139,7 +137,6 @@ pub(crate) async fn arm(
         watched,
         command: OnceLock::new(),
         refusal: OnceLock::new(),
-        over: OnceLock::new(),
         counting: OnceLock::new(),
     })
 }
@@ -180,7 +177,7 @@ impl Slot {
 
     /// Completes when the command runs, or will not. May be dropped and called again.
     pub(crate) async fn started(&self) {
-        while self.command.get().is_none() && self.refusal.get().is_none() && self.over.get().is_none() {
+        while self.command.get().is_none() && self.refusal.get().is_none() {
             // Each is said once at most, so each place is still empty.
             let _ = match receive(&self.report).await {
                 Ok(Some((FromInit::Started, mut fds))) => match fds.pop().map(watch) {
@@ -188,9 +185,6 @@ impl Slot {
                     _ => return,
                 },
                 Ok(Some((FromInit::NotStarted(report), _))) => self.refusal.set(report).is_ok(),
-                Ok(Some((FromInit::Ended { status, cpu_us, stragglers }, _))) => {
-                    self.over.set(End { status, cpu_us: Some(cpu_us), stragglers }).is_ok()
-                }
                 _ => return,
             };
         }
@@ -200,9 +194,6 @@ impl Slot {
     /// called again.
     pub(crate) async fn ended(&self) -> Option<End> {
         self.started().await;
-        if let Some(over) = self.over.get() {
-            return Some(*over);
-        }
         let command = self.command.get()?;
         if !self.watched {
             return match receive(&self.report).await {

@@ -3,34 +3,17 @@
 //! The working directory comes from outside and is resolved here, by the kernel, in the view: whatever
 //! links it went through, what counts is where it ends (getcwd(2)).
 
-use crate::init::stdio_failed;
-use crate::stdio;
 use rustix::io::Errno;
 use sandbox_launch::plan::{InitPlan, RunPlan};
 use sandbox_launch::report::{Report, Step};
-use sandbox_launch::sys;
+use sandbox_launch::sys::{self, Command, Stdio};
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-/// How a command started.
-pub(crate) enum Started {
-    /// Its pid, inside.
-    Running(i32),
-    /// There is nothing to execute, as a shell would say it: a wait(2) status.
-    Ended(i32),
-}
-
-/// Starts the order's command. The init's own output is the command's until this returns.
-pub(crate) fn start(plan: &InitPlan, order: &RunPlan, stdin: Option<&OwnedFd>) -> Result<Started, Report> {
+/// Starts the order's command. Returns its pid, inside, and its pidfd.
+pub(crate) fn start(plan: &InitPlan, order: &RunPlan, stdio: Stdio) -> Result<(i32, OwnedFd), Report> {
     enter(&order.cwd, &plan.writable_roots)?;
-    if let Some(pipe) = stdin {
-        rustix::stdio::dup2_stdin(pipe).map_err(stdio_failed)?;
-    }
-    let started = spawn(order);
-    // Its pipes are the command's alone from here on: their end is the end of its output.
-    stdio::detach()?;
-    let _ = rustix::process::chdir("/"); // holds no folder of the command's; nothing depends on it
-    started
+    sys::spawn(command(order)?, stdio).map_err(|errno| Report::new(Step::Fork, errno, "the command"))
 }
 
 /// Changes to the folder and checks where it really is.
@@ -50,31 +33,36 @@ fn enter(cwd: &str, roots: &[String]) -> Result<(), Report> {
     if roots.iter().any(below) { Ok(()) } else { Err(outside()) }
 }
 
-/// Looks the program up in `PATH` as a shell does. A command that cannot be executed ends with 127
-/// (not found) or 126 (found, but not executable), and says so on its standard error.
-fn spawn(order: &RunPlan) -> Result<Started, Report> {
-    let nul = |_| Report::new(Step::Exec, libc::EINVAL, "a word with a NUL byte");
-    let strings = |list: &[String]| -> Result<Vec<CString>, Report> {
-        list.iter().map(|text| CString::new(text.as_str()).map_err(nul)).collect()
-    };
-    let (argv, env) = (strings(&order.argv)?, strings(&order.env)?);
-    let program = order.argv.first().ok_or_else(|| Report::new(Step::Exec, libc::EINVAL, "no command"))?;
-    let mut result = Errno::NOENT;
-    for candidate in candidates(program, &order.env) {
-        match sys::spawn(&CString::new(candidate).map_err(nul)?, &argv, &env) {
-            Ok(pid) => return Ok(Started::Running(pid)),
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(errno @ Errno::TOOBIG) => return Err(Report::new(Step::Exec, errno, "")),
-            Err(errno) => result = errno,
-        }
+/// The words as execve(2) takes them. The program is looked up in `PATH` as a shell does.
+fn command(order: &RunPlan) -> Result<Command, Report> {
+    let words = || order.argv.iter().chain(&order.env);
+    // Each word has its NUL and its place in an array.
+    let bytes: usize = words().map(|word| word.len() + 1 + size_of::<usize>()).sum();
+    if bytes > ARGUMENT_BYTES && bytes > argument_limit() {
+        return Err(Report::new(Step::Exec, Errno::TOOBIG, ""));
     }
-    let (status, text) = match result {
-        Errno::NOENT => (127, "not found".to_owned()),
-        errno => (126, nix::errno::Errno::from_raw(errno.raw_os_error()).desc().to_lowercase()),
-    };
-    // A pipe that nobody reads any more needs no message.
-    let _ = rustix::io::write(rustix::stdio::stderr(), format!("{program}: {text}\n").as_bytes());
-    Ok(Started::Ended(status << 8))
+    let nul = |_| Report::new(Step::Exec, libc::EINVAL, "a word with a NUL byte");
+    let string = |text: &String| CString::new(text.as_str()).map_err(nul);
+    let program = order.argv.first().ok_or_else(|| Report::new(Step::Exec, libc::EINVAL, "no command"))?;
+    Ok(Command {
+        candidates: candidates(program, &order.env).iter().map(string).collect::<Result<_, _>>()?,
+        argv: order.argv.iter().map(string).collect::<Result<_, _>>()?,
+        env: order.env.iter().map(string).collect::<Result<_, _>>()?,
+        name: program.as_bytes().to_owned(),
+    })
+}
+
+/// What the kernel takes in words whatever the limit on the stack, less what it adds itself: a path,
+/// and the ends of the arrays (execve(2), `ARG_MAX`).
+const ARGUMENT_BYTES: usize = 128 * 1024 - ADDED_BYTES;
+const ADDED_BYTES: usize = 8 * 1024;
+
+/// A quarter of the limit on the stack, and no more than 6 MiB: execve(2).
+fn argument_limit() -> usize {
+    const MOST: u64 = 6 << 20;
+    let stack = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    let limit = stack.map_or(MOST, |stack| (stack / 4).min(MOST)) as usize;
+    limit.saturating_sub(ADDED_BYTES).max(ARGUMENT_BYTES)
 }
 
 fn candidates(program: &str, env: &[String]) -> Vec<String> {

@@ -4,8 +4,8 @@
 //! kills a pid namespace with its pid 1 (pid_namespaces(7)). It is not traceable, has no capability,
 //! and holds no descriptor but its report socket. Signals from inside do not reach it.
 
-use crate::exec::{self, Started};
-use crate::{capabilities, landlock, mounts, stdio};
+use crate::exec;
+use crate::{capabilities, landlock, mounts};
 use ::landlock::RulesetCreated;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -15,9 +15,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use sandbox_launch::plan::{InitPlan, RunPlan};
-use sandbox_launch::protocol::{Enforcement, FromInit, ToInit, open_order, receive, send};
+use sandbox_launch::protocol::{Enforcement, FromInit, ORDER_BYTES, ToInit, open_order, receive_with, send};
 use sandbox_launch::report::{Report, Step};
-use sandbox_launch::sys;
+use sandbox_launch::sys::{self, Stdio};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// An init runs briefly and should get a processor at once …
@@ -58,11 +58,7 @@ pub(crate) fn run(plan: &InitPlan, ruleset: RulesetCreated, urgent: bool, watche
     // Kernels that do not know slices are only slower.
     let _ = sys::set_slice(if urgent { SHORT_SLICE_NS } else { LONG_SLICE_NS });
     let _ = rustix::thread::set_name(c"sandbox-init"); // for people who look at processes
-    let armed = isolate(plan, ruleset, leaf).and_then(|landlock| {
-        stdio::attach(stdout.as_fd(), stderr.as_fd())?;
-        Ok((landlock, reaper(watched)?))
-    });
-    drop((stdout, stderr));
+    let armed = isolate(plan, ruleset, leaf).and_then(|landlock| Ok((landlock, reaper(watched)?)));
     let (landlock, children) = match armed {
         Ok(armed) => armed,
         Err(error) => {
@@ -77,7 +73,7 @@ pub(crate) fn run(plan: &InitPlan, ruleset: RulesetCreated, urgent: bool, watche
         sys::exit(1);
     }
     drop(own);
-    Init { plan, report, children, command: None, lingers: false }.serve()
+    Init { plan, report, output: Some((stdout, stderr)), children, command: None, lingers: false }.serve()
 }
 
 /// Everything that takes rights away, in the order in which the rights are needed.
@@ -107,6 +103,7 @@ fn reaper(watched: bool) -> Result<Option<SignalFd>, Report> {
         return Ok(None);
     }
     let failed = |errno| Report::new(Step::Fork, errno, "SIGCHLD");
+    sys::await_children(); // the launcher lets the kernel reap
     let mut set = SigSet::empty();
     set.add(Signal::SIGCHLD);
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).map_err(failed)?;
@@ -148,6 +145,8 @@ pub(crate) fn exits_by_pidfd() -> bool {
 struct Init<'plan> {
     plan: &'plan InitPlan,
     report: OwnedFd,
+    /// Of the command: its standard output and error, until it has them.
+    output: Option<(OwnedFd, OwnedFd)>,
     /// Tells of children that have ended; absent when the kernel reaps them.
     children: Option<SignalFd>,
     /// The command's pid, once it runs.
@@ -184,7 +183,7 @@ impl Init<'_> {
     }
 
     fn obey(&mut self) {
-        let (message, fds) = match receive::<ToInit>(&self.report) {
+        let (message, fds) = match receive_with::<ToInit>(&self.report, &mut [0; ORDER_BYTES]) {
             Ok(Some(message)) => message,
             // The keeper is gone, or speaks no sense: end everything.
             Ok(None) | Err(_) => sys::exit(1),
@@ -199,26 +198,15 @@ impl Init<'_> {
     }
 
     fn start(&mut self, plan: Option<RunPlan>, stdin: bool, fds: Vec<OwnedFd>) {
-        // The command starts with the default, and stays where it ended until its pidfd is open.
-        sys::await_children();
+        // An init has one order, and no second command.
+        let Some((stdout, stderr)) = self.output.take() else { sys::exit(1) };
         let started = open_order(plan, stdin, fds)
             .map_err(|error| Report::new(Step::ReadPlan, error, "order"))
-            .and_then(|(order, stdin)| exec::start(self.plan, &order, stdin.as_ref()));
+            .and_then(|(order, stdin)| exec::start(self.plan, &order, Stdio { stdin, stdout, stderr }));
         match started {
-            Ok(Started::Running(command)) => {
+            Ok((command, pidfd)) => {
                 self.command = Some(command);
-                let pidfd = rustix::process::Pid::from_raw(command)
-                    .and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-                let Some(pidfd) = pidfd else { sys::exit(1) };
-                if self.children.is_none() {
-                    // From here on the kernel reaps; what ended before is reaped now.
-                    sys::ignore_children();
-                    let _ = waitpid(nix::unistd::Pid::from_raw(command), Some(WaitPidFlag::WNOHANG)); // told by pidfd
-                }
                 self.tell(&FromInit::Started, &[pidfd.as_fd()]);
-            }
-            Ok(Started::Ended(status)) => {
-                self.tell(&FromInit::Ended { status, cpu_us: 0, stragglers: 0 }, &[]);
             }
             Err(report) => self.tell(&FromInit::NotStarted(report), &[]),
         }
@@ -257,10 +245,6 @@ impl Init<'_> {
             }
         }
     }
-}
-
-pub(crate) fn stdio_failed(errno: rustix::io::Errno) -> Report {
-    Report::new(Step::Stdio, errno, "standard input and output")
 }
 
 /// Processes of this pid namespace but the init. Zombies that wait for the init do not count:

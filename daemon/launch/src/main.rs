@@ -17,7 +17,7 @@ mod stdio;
 use ::landlock::RulesetCreated;
 use rustix::fd::AsFd;
 use sandbox_launch::plan::LaunchPlan;
-use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send};
+use sandbox_launch::protocol::{ARM_BYTES, FromLauncher, ToLauncher, receive, receive_with, send};
 use sandbox_launch::report::{Report, Step};
 use sandbox_launch::sys;
 use std::os::fd::OwnedFd;
@@ -94,7 +94,7 @@ fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
 /// One init per request. Ends when the keeper closes the socket, or when it speaks no sense; the
 /// launcher's end is the end of the pid namespace and of everything inside.
 fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan, ruleset: RulesetCreated) -> ! {
-    while let Ok(Some((ToLauncher::Arm { urgent, watched }, fds))) = receive(&control) {
+    while let Ok(Some((ToLauncher::Arm { urgent, watched }, fds))) = receive_with(&control, &mut [0; ARM_BYTES]) {
         match sys::fork(namespaces::OF_INIT) {
             Ok(sys::Forked::Child) => {
                 drop(control);

@@ -15,12 +15,16 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// Largest packet on a control or report socket.
+/// Largest packet from a launcher or an init.
 pub const REPORT_BYTES: usize = 8 * 1024;
 /// Most descriptors that one message carries.
 pub const MAX_FDS: usize = 16;
+/// Largest packet that an init gets. An init that touches fewer pages starts its command sooner.
+pub const ORDER_BYTES: usize = 4 * 1024;
+/// Largest packet that the launcher gets once it makes inits.
+pub const ARM_BYTES: usize = 64;
 /// Orders up to this are part of the message.
-const INLINE_BYTES: usize = REPORT_BYTES - 64;
+const INLINE_BYTES: usize = ORDER_BYTES - 64;
 
 /// Keeper to launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,7 +59,8 @@ pub enum FromInit {
     Armed {
         landlock: Enforcement,
     },
-    /// The command runs. Carries its pidfd.
+    /// The command has begun. Carries its pidfd. If it cannot be executed it says so on its own
+    /// standard error, and ends as in a shell.
     Started,
     /// The order was refused; nothing has run.
     NotStarted(Report),

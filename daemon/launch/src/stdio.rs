@@ -1,7 +1,6 @@
-//! Descriptors 0, 1 and 2: the control socket moves away, `/dev/null` takes their place, and a
-//! run's pipes come at the end.
+//! Descriptors 0, 1 and 2 of launcher and inits: the control socket moves away, and `/dev/null`
+//! takes their place.
 
-use rustix::fd::BorrowedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sandbox_launch::report::{Report, Step};
@@ -16,18 +15,12 @@ pub(crate) fn take_control() -> Result<OwnedFd, Errno> {
     Ok(control)
 }
 
-/// Cuts an init off from what the launcher inherited.
+/// Cuts the launcher off from what it inherited, and its inits with it.
 pub(crate) fn detach() -> Result<(), Report> {
     let null = open_null(OFlags::RDWR).map_err(failed)?;
     rustix::stdio::dup2_stdin(&null).map_err(failed)?;
     rustix::stdio::dup2_stdout(&null).map_err(failed)?;
     rustix::stdio::dup2_stderr(&null).map_err(failed)
-}
-
-/// Gives the command its output; its input stays `/dev/null` for now.
-pub(crate) fn attach(stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> Result<(), Report> {
-    rustix::stdio::dup2_stdout(stdout).map_err(failed)?;
-    rustix::stdio::dup2_stderr(stderr).map_err(failed)
 }
 
 fn open_null(flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -4,9 +4,10 @@
 //! that cannot be misused from safe code as long as the process is single-threaded where it says so.
 
 use crate::plan::BpfInstruction;
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
+use std::io::IoSlice;
 
 fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
     if result < 0 {
@@ -74,65 +75,174 @@ pub fn fork(namespaces: u64) -> Result<Forked, Errno> {
     Ok(if pid == 0 { Forked::Child } else { Forked::Parent(pid as i32) })
 }
 
-/// What the child of a [`spawn`] works with, and where it leaves its errno.
-struct Spawn<'call> {
-    program: &'call CStr,
-    argv: Vec<*const libc::c_char>,
-    env: Vec<*const libc::c_char>,
-    errno: libc::c_int,
+/// A command to be started: everything that the child of a [`spawn`] needs.
+#[derive(Debug)]
+pub struct Command {
+    /// Tried one after the other, as a shell does with `PATH`.
+    pub candidates: Vec<CString>,
+    pub argv: Vec<CString>,
+    pub env: Vec<CString>,
+    /// What the child says before the reason when nothing can be executed.
+    pub name: Vec<u8>,
 }
 
-/// Runs on a stack of its own in its parent's memory, while the parent stands still.
-extern "C" fn spawned(call: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: `spawn` passes its own `Spawn`, which nobody else touches until this child has called
-    // execve(2) or ended. Everything called here is async-signal-safe; the arrays end with a null
-    // pointer and their strings are terminated; the mask and the structure have their sizes.
-    unsafe {
-        let call = &mut *call.cast::<Spawn<'_>>();
-        let none = 0_u64;
-        let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..SchedAttr::default() };
-        libc::setsid();
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, 0_usize, size_of::<u64>());
-        libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0);
-        libc::execve(call.program.as_ptr(), call.argv.as_ptr(), call.env.as_ptr());
-        call.errno = *libc::__errno_location();
-        libc::_exit(127)
+/// What becomes a command's first three descriptors.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Left as it is when absent.
+    pub stdin: Option<OwnedFd>,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// A [`Command`] with the arrays that execve(2) takes. Never freed: the child uses it while this
+/// process goes on.
+struct Spawn {
+    command: Command,
+    argv: Vec<*const libc::c_char>,
+    env: Vec<*const libc::c_char>,
+    /// Numbers, because each of the two processes has its own table of descriptors.
+    stdio: [Option<RawFd>; 3],
+}
+
+impl Spawn {
+    fn leak(command: Command, stdio: &Stdio) -> &'static Self {
+        let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+            strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        let (argv, env) = (pointers(&command.argv), pointers(&command.env));
+        let Stdio { stdin, stdout, stderr } = stdio;
+        let stdio = [stdin.as_ref(), Some(stdout), Some(stderr)].map(|fd| fd.map(AsRawFd::as_raw_fd));
+        Box::leak(Box::new(Self { command, argv, env, stdio }))
     }
 }
 
-/// A vfork(2) and execve(2): the child, in a session of its own, with no signal blocked and the
-/// default slice, shares this process's memory until it executes the program. A fork would copy the
-/// memory, and posix_spawn(3) would ask for the action of every signal and could not give the slice
-/// back last, when the new process has got its processor. Refused with `EBUSY` like [`fork`], and with
-/// the errno of execve(2).
-pub fn spawn(program: &CStr, argv: &[CString], env: &[CString]) -> Result<i32, Errno> {
-    const STACK_BYTES: usize = 64 * 1024;
+/// The child of a [`spawn`]. It shares its parent's memory and thread-local storage while the parent
+/// runs, so it allocates nothing and makes its system calls past the C library, which would write
+/// their errors where the parent's are (`rustix` makes them itself).
+extern "C" fn spawned(spawn: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `spawn` passes a `Spawn` that lives for ever and that nobody writes to.
+    let spawn = unsafe { &*spawn.cast::<Spawn>() };
+    let command = &spawn.command;
+    // SAFETY: the descriptors were open when the parent made this child, which has had a copy of its
+    // table since then and has closed nothing.
+    let [stdin, stdout, stderr] = spawn.stdio.map(|fd| fd.map(|fd| unsafe { BorrowedFd::borrow_raw(fd) }));
+    let attached = stdin
+        .map_or(Ok(()), rustix::stdio::dup2_stdin)
+        .and_then(|()| stdout.map_or(Ok(()), rustix::stdio::dup2_stdout))
+        .and_then(|()| stderr.map_or(Ok(()), rustix::stdio::dup2_stderr))
+        .and_then(|()| rustix::process::setsid());
+    let mut result = attached.map_or_else(|errno| errno, |_| Errno::NOENT);
+    if result == Errno::NOENT {
+        let (none, default) = (0_u64, KernelSigaction::default());
+        let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..SchedAttr::default() };
+        let size = size_of::<u64>();
+        // SAFETY: the structures are the kernel's and live through the calls; the sizes are those of a
+        // signal mask. What fails leaves things as they were.
+        unsafe {
+            raw_call(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK as usize, &raw const none as usize, 0, size);
+            raw_call(libc::SYS_rt_sigaction, libc::SIGCHLD as usize, &raw const default as usize, 0, size);
+            raw_call(libc::SYS_sched_setattr, 0, &raw const attr as usize, 0, 0);
+        }
+        for candidate in &command.candidates {
+            let (argv, env) = (spawn.argv.as_ptr() as usize, spawn.env.as_ptr() as usize);
+            // SAFETY: the string is terminated, and the arrays end with a null pointer.
+            let error = unsafe { raw_call(libc::SYS_execve, candidate.as_ptr() as usize, argv, env, 0) };
+            match Errno::from_raw_os_error(-error as i32) {
+                Errno::NOENT | Errno::NOTDIR => {}
+                errno => result = errno,
+            }
+        }
+    }
+    exit(say_why(&command.name, result))
+}
+
+/// Writes what a shell would say of a command that cannot be executed, and returns the status that it
+/// would end with.
+fn say_why(name: &[u8], errno: Errno) -> i32 {
+    let not_found = errno == Errno::NOENT;
+    let mut line = [0; 64];
+    let reason = if not_found { "not found" } else { nix::errno::Errno::from_raw(errno.raw_os_error()).desc() };
+    let length = reason.len().min(line.len() - 1);
+    line[..length].copy_from_slice(&reason.as_bytes()[..length]);
+    line[..length].make_ascii_lowercase();
+    line[length] = b'\n';
+    let parts = [IoSlice::new(name), IoSlice::new(b": "), IoSlice::new(&line[..=length])];
+    // A pipe that nobody reads any more needs no message.
+    let _ = rustix::io::writev(rustix::stdio::stderr(), &parts);
+    if not_found { 127 } else { 126 }
+}
+
+/// A system call past the C library: the result, or minus the errno.
+///
+/// # Safety
+/// As for the call itself.
+#[cfg(target_arch = "x86_64")]
+unsafe fn raw_call(number: libc::c_long, a: usize, b: usize, c: usize, d: usize) -> isize {
+    let result;
+    // SAFETY: the registers are those of the kernel's calling convention, syscall(2); it changes rcx and r11.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// A system call past the C library: the result, or minus the errno.
+///
+/// # Safety
+/// As for the call itself.
+#[cfg(target_arch = "aarch64")]
+unsafe fn raw_call(number: libc::c_long, a: usize, b: usize, c: usize, d: usize) -> isize {
+    let result;
+    // SAFETY: the registers are those of the kernel's calling convention, syscall(2).
+    unsafe {
+        std::arch::asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") a => result,
+            in("x1") b, in("x2") c, in("x3") d,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// Starts a command in a session of its own, with no signal blocked, SIGCHLD not ignored and the
+/// default slice. Returns its pid and a pidfd at once; that it cannot be executed it says itself, on its
+/// standard error, and ends with 127 (not found) or 126.
+///
+/// The child shares this process's memory until it executes the program: a fork would copy it,
+/// vfork(2) would wake this process between the child's last step and the program's first, and
+/// posix_spawn(3) would ask for the action of every signal and could not give the slice back last, when
+/// the new process has got its processor. What the child uses is never freed, so a process should do
+/// this once. Refused with `EBUSY` like [`fork`].
+pub fn spawn(command: Command, stdio: Stdio) -> Result<(i32, OwnedFd), Errno> {
+    const STACK_UNITS: usize = 64 * 1024 / size_of::<u128>();
     if !single_threaded() {
         return Err(Errno::BUSY);
     }
-    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let mut call = Spawn { program, argv: pointers(argv), env: pointers(env), errno: 0 };
+    let spawn = Spawn::leak(command, &stdio);
     // Not zeroed: each page of it that is touched is one the kernel has to find first.
-    let mut stack = Vec::<u128>::with_capacity(STACK_BYTES / size_of::<u128>());
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let stack = Box::leak(Box::<[u128]>::new_uninit_slice(STACK_UNITS));
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: the stack's end is its highest address, 16-byte aligned as its elements are; stack and
-    // call outlive the child's use of them, because CLONE_VFORK stops this, the only thread, until the
-    // child has called execve(2) or ended. No signal handler of this process can run in the child: it
-    // has none.
+    // command live for ever. The child writes to its stack only (see `spawned`), and no signal handler
+    // of this process can run in it: there is none. With CLONE_PIDFD the kernel writes a descriptor to
+    // where the fifth argument points, before the call returns.
     let result = unsafe {
-        let top = stack.as_mut_ptr().add(stack.capacity());
-        libc::clone(spawned, top.cast(), flags, (&raw mut call).cast())
+        let top = stack.as_mut_ptr().add(STACK_UNITS);
+        libc::clone(spawned, top.cast(), flags, std::ptr::from_ref(spawn).cast_mut().cast(), &raw mut pidfd)
     };
     let pid = check(libc::c_long::from(result))? as i32;
-    drop(stack);
-    if call.errno == 0 {
-        return Ok(pid);
-    }
-    // SAFETY: waits for the child that has just ended, by its pid; a null status is allowed.
-    unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
-    Err(Errno::from_raw_os_error(call.errno))
+    // SAFETY: the kernel has just made the descriptor, and nobody else knows of it.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
 /// Whether this process has one thread: `/proc/self/task` has one entry. Without a `/proc` the

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Spare {
     dir: PathBuf,
+    /// Until it is used.
     file: Option<OwnedFd>,
 }
 
@@ -34,30 +35,37 @@ impl Spare {
             }
             result => result?,
         }
-        let mut spare = Self { dir, file: None };
-        spare.file = Some(open_new(&spare.dir, 0)?);
-        Ok(spare)
+        match open_new(&dir, 0) {
+            Ok(file) => Ok(Self { dir, file: Some(file) }),
+            Err(error) => {
+                let _ = remove_dir_all(&dir); // the first error is the one to report
+                Err(error)
+            }
+        }
     }
 
     /// Does what [`Writer::create`] does, with one rename and one write.
     pub fn begin(mut self, dir: &Path, limit_bytes: u64, start: &StartRecord) -> io::Result<Writer> {
-        let Some(file) = self.file.take() else { return Writer::create(dir, limit_bytes, start) };
         match renameat_with(CWD, &self.dir, CWD, dir, RenameFlags::NOREPLACE) {
-            Ok(()) => Writer::begin(dir, file, limit_bytes, start).inspect_err(|_| {
-                // As in `Writer::create`: the first error is the one to report.
-                let _ = remove_dir_all(dir);
-            }),
+            Ok(()) => {}
             // The file system does not know the flag (renameat2(2)).
-            Err(Errno::INVAL | Errno::NOSYS) => Writer::create(dir, limit_bytes, start),
-            Err(error) => Err(error.into()),
+            Err(Errno::INVAL | Errno::NOSYS) => return Writer::create(dir, limit_bytes, start),
+            Err(error) => return Err(error.into()),
         }
+        let file = self.file.take().expect("a spare is used once, by value");
+        Writer::begin(dir, file, limit_bytes, start).inspect_err(|_| {
+            // As in `Writer::create`: the first error is the one to report.
+            let _ = remove_dir_all(dir);
+        })
     }
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        // Nothing is there after a rename. What cannot be removed now is when the number is used again.
-        let _ = remove_dir_all(&self.dir);
+        // What has been used has another name. What cannot be removed now is when the number is used again.
+        if self.file.is_some() {
+            let _ = remove_dir_all(&self.dir);
+        }
     }
 }
 
