@@ -210,6 +210,13 @@ impl Daemon {
         host::keepers(&self.home.root, self.pid)
     }
 
+    /// Cgroups of its projects and all below them.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let projects = std::fs::read_dir(self.state().join("projects")).into_iter().flatten().flatten();
+        let ids: Vec<String> = projects.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        host::cgroups(&ids)
+    }
+
     /// Processes of its projects' sandboxes, known by the host ids that only they have. Empty for an
     /// ordinary user's daemon, whose sandboxes have that user's.
     pub fn inside(&self) -> Vec<u32> {

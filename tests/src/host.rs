@@ -123,3 +123,23 @@ pub fn assert_alive(marker: &str) {
     let alive = eventually(Duration::from_secs(5), || !processes_with(marker).is_empty());
     assert!(alive, "nothing with {marker} is running");
 }
+
+/// Cgroups with one of these names in any mounted tree, and all below them.
+pub fn cgroups(names: &[String]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    collect_cgroups(Path::new("/sys/fs/cgroup"), names, false, 0, &mut found);
+    found
+}
+
+fn collect_cgroups(folder: &Path, names: &[String], below: bool, depth: u32, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || depth > 8 {
+            continue;
+        }
+        let below = below || names.contains(&entry.file_name().to_string_lossy().into_owned());
+        if below {
+            found.push(entry.path());
+        }
+        collect_cgroups(&entry.path(), names, below, depth + 1, found);
+    }
+}

@@ -29,7 +29,7 @@ impl Holdings {
             descriptors: servers.iter().filter_map(|pid| host::descriptors(*pid)).map(|fds| fds.len()).sum(),
             namespaces: namespaces(&family).len(),
             mounts: host::mounts().iter().filter(|line| line.contains(&*daemon.root().to_string_lossy())).count(),
-            cgroups: cgroups(daemon).len(),
+            cgroups: daemon.cgroups().len(),
             resident_kib: servers.iter().filter_map(|pid| host::status_kib(*pid, "VmRSS")).sum(),
         }
     }
@@ -50,32 +50,6 @@ fn all(daemon: &Daemon) -> Vec<u32> {
 fn namespaces(processes: &[u32]) -> BTreeSet<PathBuf> {
     let of = |pid: &u32| fs::read_dir(format!("/proc/{pid}/ns")).into_iter().flatten().flatten();
     processes.iter().flat_map(of).filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
-}
-
-/// Cgroups that this daemon's keepers are in or made: folders below the mounted trees that name a project of its.
-fn cgroups(daemon: &Daemon) -> Vec<PathBuf> {
-    let ids: Vec<String> = fs::read_dir(daemon.state().join("projects"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    let mut found = Vec::new();
-    collect(Path::new("/sys/fs/cgroup"), &ids, false, 0, &mut found);
-    found
-}
-
-fn collect(folder: &Path, ids: &[String], ours: bool, depth: u32, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || depth > 8 {
-            continue;
-        }
-        let ours = ours || ids.contains(&entry.file_name().to_string_lossy().into_owned());
-        if ours {
-            found.push(entry.path());
-        }
-        collect(&entry.path(), ids, ours, depth + 1, found);
-    }
 }
 
 /// Every third run is up to something.
@@ -142,8 +116,8 @@ fn five_hundred_runs_leave_nothing() {
     assert!(after.resident_kib <= before.resident_kib + 24 * 1024, "{before:?} {after:?}");
 
     // Idle keepers go, and take everything with them.
-    let idle = host::eventually(Duration::from_secs(20), || daemon.keepers().is_empty() && cgroups(&daemon).is_empty());
-    assert!(idle, "keepers {:?}, cgroups {:?}", daemon.keepers(), cgroups(&daemon));
+    let idle = host::eventually(Duration::from_secs(20), || daemon.keepers().is_empty() && daemon.cgroups().is_empty());
+    assert!(idle, "keepers {:?}, cgroups {:?}", daemon.keepers(), daemon.cgroups());
     host::eventually(Duration::from_secs(2), || all(&daemon).len() == 1);
     let idle = Holdings::of(&daemon);
     assert_eq!((idle.processes, idle.mounts, idle.cgroups), (1, 0, 0), "{idle:?}");
@@ -169,8 +143,8 @@ fn a_removed_project_leaves_nothing() {
         assert!(gone, "the folder of a removed project is still there");
     }
     let settled =
-        host::eventually(Duration::from_secs(5), || daemon.keepers().is_empty() && cgroups(&daemon).is_empty());
-    assert!(settled, "{:?} {:?}", daemon.keepers(), cgroups(&daemon));
+        host::eventually(Duration::from_secs(5), || daemon.keepers().is_empty() && daemon.cgroups().is_empty());
+    assert!(settled, "{:?} {:?}", daemon.keepers(), daemon.cgroups());
     let settled = host::eventually(Duration::from_secs(5), || descriptors() <= before + 4);
     assert!(settled, "{before} descriptors became {}", descriptors());
 }

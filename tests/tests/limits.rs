@@ -196,6 +196,33 @@ fn processor_time_is_limited() {
     assert!(share > 0.1 && share < 0.75, "{share} processors: {:?}", result.usage);
 }
 
+/// What the kernel says of the project's group, for each tree that has the file.
+fn group_says(project: &Project, file: &str) -> Vec<String> {
+    let groups = host::cgroups(std::slice::from_ref(&project.id)).into_iter();
+    let own = groups.filter(|dir| dir.ends_with(&project.id));
+    own.filter_map(|dir| Some(std::fs::read_to_string(dir.join(file)).ok()?.trim().to_owned())).collect()
+}
+
+#[test]
+fn who_computes_for_long_lets_others_go_first() {
+    require!("cgroup");
+    let daemon = Daemon::shared();
+    let (busy, brief) = (daemon.project(), daemon.project());
+    brief.ok("true");
+    let run = busy.start(&json!({"command": "while :; do :; done", "timeout_ms": 60_000}));
+    let says = |value: &str| host::eventually(Duration::from_secs(20), || group_says(&busy, "cpu.idle") == [value]);
+    if group_says(&busy, "cpu.idle").is_empty() {
+        println!("skipped, this kernel has no idle groups");
+        return;
+    }
+    assert!(says("1"), "a busy loop stays in front: {:?}", group_says(&busy, "cpu.idle"));
+    brief.ok("true");
+    assert_eq!(group_says(&brief, "cpu.idle"), ["0"]);
+    // Its own next command is not to pay for it.
+    busy.client.delete(&busy.path(&format!("/runs/{run}")));
+    assert!(says("0"), "it never comes back: {:?}", group_says(&busy, "cpu.idle"));
+}
+
 /// Commands that take all they can get, until they are told to stop.
 fn hostile(project: &Project, command: &str, stop: &AtomicBool) -> Vec<RunResult> {
     let mut results = Vec::new();

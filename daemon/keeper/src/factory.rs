@@ -1,7 +1,7 @@
 //! Makes a sandbox: plan, cgroups, launcher, receipt. Blocking.
 
 use crate::api::KeeperSpec;
-use crate::cgroup::{Controller, Hierarchy, Kind, LeafPool, ProjectGroup};
+use crate::cgroup::{Controller, Hierarchy, Kind, LeafPool, Precedence, ProjectGroup};
 use crate::plan::{self, Facts, UID};
 use crate::pool::Sandbox;
 use crate::project::internal;
@@ -39,6 +39,12 @@ impl Ground {
         {
             tracing::warn!(%error, "a cgroup stays behind");
         }
+    }
+
+    /// What lets other projects go first while this one computes for long, where that can be had.
+    pub(crate) fn precedence(&self) -> Option<Precedence> {
+        let precedence = self.group.get()?.as_ref()?.precedence();
+        precedence.inspect_err(|error| tracing::warn!(%error, "projects are not weighed against each other")).ok()?
     }
 
     /// Host pids of everything that runs inside; none can be named without cgroups.

@@ -12,6 +12,7 @@ mod factory;
 pub mod frame;
 pub mod home;
 pub mod journal;
+mod monitor;
 mod mounts;
 pub mod plan;
 mod pool;

@@ -4,19 +4,19 @@
 //! first order for its policy comes, and again when it has died or a denied path came or went.
 
 use crate::api::{KeeperSpec, KillCause, RunOrder};
-use crate::disk::{self, DiskState, DiskWatch};
 use crate::journal::{Spare, StartRecord, Writer};
 use crate::pool::Sandbox;
 use crate::run::{Ask, Cause, attend, begin, run_plan};
 use crate::slot::Slot;
 use crate::spawn::Program;
-use crate::{factory, view};
+use crate::{factory, monitor, view};
 use sandbox_launch::report::{Report, Step};
 use sandbox_policy::Policy;
 use sandbox_wire::event::RunOutcome;
 use sandbox_wire::{Code, Problem, RunId, Truncated};
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -66,14 +66,16 @@ pub type Answer = Result<Arc<Done>, Box<Problem>>;
 pub struct Project {
     pub spec: KeeperSpec,
     program: Program,
-    ground: factory::Ground,
+    pub(crate) ground: factory::Ground,
+    /// Whether its use of the processors is looked at.
+    weighed: AtomicBool,
     policies: Mutex<HashMap<String, Arc<Policy>>>,
     sandboxes: Mutex<HashMap<String, Arc<Sandbox>>>,
     making: tokio::sync::Mutex<()>,
     runs: Mutex<HashMap<RunId, Live>>,
     spares: Mutex<Spares>,
     /// Runs and requests in work; and when the last of them ended.
-    active: watch::Sender<usize>,
+    pub(crate) active: watch::Sender<usize>,
     last_active: Mutex<Instant>,
 }
 
@@ -98,6 +100,7 @@ impl Project {
             spec,
             program,
             ground: factory::Ground::survey(),
+            weighed: AtomicBool::new(false),
             policies: Mutex::default(),
             sandboxes: Mutex::default(),
             making: tokio::sync::Mutex::default(),
@@ -369,7 +372,13 @@ impl Project {
             // Its runs go on in what they have; no new ones start in it.
             tracing::info!(policy = old.policy.name(), "the sandbox was made again");
         }
-        tokio::spawn(watch_disk(Arc::clone(self), Arc::clone(&sandbox)));
+        tokio::spawn(monitor::disk(Arc::clone(self), Arc::clone(&sandbox)));
+        // The cgroup is the project's, whatever its sandboxes.
+        if !self.weighed.swap(true, Ordering::Relaxed)
+            && let Some(precedence) = self.ground.precedence()
+        {
+            tokio::spawn(monitor::processors(Arc::clone(self), precedence));
+        }
         Ok(sandbox)
     }
 
@@ -463,59 +472,6 @@ fn discard(pipe: &tokio::net::unix::pipe::Receiver, nowhere: &mut [u8]) -> bool 
 
 /// After so long without a run a project keeps less in readiness.
 const REST: Duration = Duration::from_secs(1);
-
-/// How often the disk is looked at while something runs.
-const DISK_TICK: Duration = Duration::from_millis(200);
-
-/// Ends runs when the project's files outgrow the limit. Costs a statvfs(2) per tick, and only
-/// while something runs. Ends with the sandbox.
-async fn watch_disk(project: Arc<Project>, sandbox: Arc<Sandbox>) {
-    let limit = sandbox.policy.limits().disk_bytes;
-    let home = project.spec.project_dir.join("home");
-    let workspace = project.spec.dir.clone().unwrap_or_else(|| project.spec.project_dir.join("workspace"));
-    let mut watch = DiskWatch::new(vec![home, workspace.clone()], limit);
-    if project.spec.dir.is_some() {
-        // A folder that a person brought along may be as large as it is.
-        let brought = tokio::task::spawn_blocking(move || disk::usage(&[workspace])).await;
-        if let Ok(Ok(usage)) = brought {
-            watch = watch.allowing(usage.bytes);
-        }
-    }
-    let sandbox = Arc::downgrade(&sandbox);
-    let mut active = project.active.subscribe();
-    // What it outgrew the limit to before: a run that only makes room is let live.
-    let mut known = 0;
-    loop {
-        if active.wait_for(|active| *active > 0).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(DISK_TICK).await;
-        if sandbox.strong_count() == 0 {
-            return;
-        }
-        if project.running().is_empty() {
-            continue;
-        }
-        let holders = Arc::clone(&project);
-        let ticked = tokio::task::spawn_blocking(move || {
-            let state = watch.tick(|| holders.ground.pids());
-            (watch, state)
-        });
-        let Ok((back, state)) = ticked.await else { return };
-        watch = back;
-        match state {
-            Ok(DiskState::Exceeded { used, limit }) if used > known => {
-                known = used;
-                tracing::warn!(used, limit, "the project's files outgrew the limit");
-                for run in project.running() {
-                    project.ask(&run, Ask::End(Cause::Disk)).await;
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "the disk cannot be measured"),
-        }
-    }
-}
 
 fn too_long() -> Problem {
     Problem::new(Code::CommandTooLong, "the command and its environment are longer than the kernel can take")

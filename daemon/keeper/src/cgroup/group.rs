@@ -5,6 +5,7 @@
 //! left in the project's own directory is removed when the next one starts.
 
 use super::leaf::{Leaf, Part};
+use super::precedence::Precedence;
 use super::probe::{Hierarchy, Site};
 use super::{CgroupError, Controller, Version, cpu_quota_us, read, v2};
 use sandbox_policy::Limits;
@@ -117,6 +118,17 @@ impl ProjectGroup {
             }
         }
         Ok(true)
+    }
+
+    /// What puts the project behind others that use less of the processors. `None` where the kernel
+    /// does not know idle groups, or processor time is not weighed or not counted.
+    pub fn precedence(&self) -> Result<Option<Precedence>, CgroupError> {
+        let with = |controller| self.places.iter().find(|place| place.controllers.contains(&controller));
+        let (Some(weighed), Some(counted)) = (with(Controller::Cpu), with(Controller::CpuAccounting)) else {
+            return Ok(None);
+        };
+        let meter = counted.version.driver().cpu_meter(&counted.dir)?;
+        Precedence::new(weighed.version, weighed.dir.clone(), meter)
     }
 
     /// Host pids of all processes in the project's leaves.

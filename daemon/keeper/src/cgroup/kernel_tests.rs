@@ -1,6 +1,6 @@
 //! Limits and counters tried on the running kernel, in a sub-tree of the test's own.
 
-use super::super::{Controller, Hierarchy};
+use super::super::{Controller, Hierarchy, read};
 use super::*;
 use rustix::fd::AsRawFd;
 use sandbox_wire::ProjectId;
@@ -268,4 +268,38 @@ fn names_that_are_no_names_are_refused() {
         let error = ProjectGroup::create(&Hierarchy::detect(), name, &ProjectId::random(), &limits()).unwrap_err();
         assert!(matches!(error, CgroupError::Name(_)), "{error}");
     }
+}
+
+#[test]
+fn a_project_that_computes_for_long_steps_behind_and_comes_back_with_its_weight() {
+    let Some(bench) = Bench::set_up() else { return };
+    let Some(mut precedence) = bench.group.precedence().unwrap() else {
+        println!("skipped, this kernel has no idle groups");
+        return;
+    };
+    let pool = LeafPool::new(bench.group.clone(), &limits()).unwrap();
+    let leaf = pool.take().unwrap();
+    let places: Vec<_> = bench.bases().iter().map(|base| base.join(bench.project.to_string())).collect();
+    let now = |file: &str| places.iter().find_map(|dir| read(&dir.join(file)).ok());
+    let weight = || now("cpu.shares").or_else(|| now("cpu.weight"));
+    let before = weight();
+
+    let mut busy = start_in(&leaf, "while :; do :; done");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !precedence.is_behind() {
+        assert!(Instant::now() < deadline, "a busy loop never uses its allowance up");
+        std::thread::sleep(Duration::from_millis(50));
+        precedence.settle().unwrap();
+    }
+    assert_eq!(now("cpu.idle").as_deref(), Some("1"));
+
+    busy.kill().unwrap();
+    busy.wait().unwrap();
+    while precedence.is_behind() {
+        assert!(Instant::now() < deadline, "a project at rest never comes back");
+        std::thread::sleep(Duration::from_millis(50));
+        precedence.settle().unwrap();
+    }
+    assert_eq!(now("cpu.idle").as_deref(), Some("0"));
+    assert_eq!(weight(), before);
 }

@@ -21,6 +21,7 @@ mod group;
 mod leaf;
 mod meter;
 mod pool;
+mod precedence;
 mod probe;
 mod v1;
 mod v2;
@@ -28,6 +29,7 @@ mod v2;
 pub use group::ProjectGroup;
 pub use leaf::{Leaf, LeafUsage};
 pub use pool::LeafPool;
+pub use precedence::Precedence;
 pub use probe::{Hierarchy, Kind, Missing};
 
 use std::fmt;
