@@ -123,6 +123,7 @@ impl Keepers {
                 command.env_remove(name);
             }
         }
+        command.envs(SMALL_HEAP);
         let mut child = command.spawn().map_err(failed)?;
         let mut stdin = child.stdin.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
         let (ready, is_ready) = oneshot::channel();
@@ -175,6 +176,12 @@ impl Keepers {
 pub(crate) fn has_socket(folder: &Path) -> bool {
     folder.join("keeper.sock").exists()
 }
+
+/// A keeper works on one thread, and its helpers for moments: one heap is enough for all of them, and
+/// what is free at the heap's end goes back to the kernel. Spares half a megabyte per project at rest.
+/// See mallopt(3); other C libraries do not read them.
+const SMALL_HEAP: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_TRIM_THRESHOLD_", "32768"), ("MALLOC_TOP_PAD_", "8192")];
 
 /// Not for a process that is next to other people's commands.
 fn is_secret(name: &[u8]) -> bool {
