@@ -1,5 +1,9 @@
-//! The client of run402: signs in with a wallet, plans and carries out deploys.
+//! A client of the run402 API: sign-in, keys, deploys and typed calls.
 //!
-//! It knows nothing of sandboxes; whatever holds a directory can use it.
+//! It knows nothing of sandboxes; whatever has a directory can use it.
 
+pub mod api;
+pub mod client;
+pub mod deploy;
+pub mod error;
 pub mod signin;

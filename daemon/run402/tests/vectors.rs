@@ -1,13 +1,17 @@
 //! Values that the vendor's own client made from fixed inputs: ours are the same, byte for byte.
 
+use run402::deploy::content_type;
+use run402::deploy::cron::shortest_interval_minutes;
+use run402::deploy::site_manifest::{self, ManifestFile};
+use run402::deploy::{Digest, named_migration};
 use run402::signin::{Address, Message, Signer};
 use serde_json::Value;
 
 fn cases(file: &str) -> Vec<Value> {
     let path = format!("{}/tests/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(path).unwrap();
-    let value: Value = serde_json::from_str(&text).unwrap();
-    let cases = value["cases"].as_array().unwrap().clone();
+    let text = std::fs::read_to_string(path).expect("a vector is well-formed");
+    let value: Value = serde_json::from_str(&text).expect("a vector is well-formed");
+    let cases = value["cases"].as_array().expect("a vector is well-formed").clone();
     assert!(!cases.is_empty());
     cases
 }
@@ -17,14 +21,14 @@ fn text<'value>(value: &'value Value, key: &str) -> &'value str {
 }
 
 fn signer(case: &Value) -> Signer {
-    let bytes = hex::decode(&text(case, "private_key")[2..]).unwrap();
-    Signer::from_bytes(&bytes.try_into().unwrap()).unwrap()
+    let bytes = hex::decode(&text(case, "private_key")[2..]).expect("a vector is well-formed");
+    Signer::from_bytes(&bytes.try_into().expect("a vector is well-formed")).expect("a key")
 }
 
 #[test]
 fn checksum_address() {
     for case in cases("checksum-address") {
-        let address: Address = text(&case, "in").parse().unwrap();
+        let address: Address = text(&case, "in").parse().expect("a vector is well-formed");
         assert_eq!(address.to_string(), text(&case, "out"));
         assert_eq!(address.to_lower(), text(&case, "in"));
     }
@@ -36,14 +40,57 @@ fn siwx() {
         let signer = signer(&case);
         assert_eq!(signer.address().to_lower(), text(&case, "address_in_file"));
         let mut fields = case["payload"].clone();
-        let signature = fields.as_object_mut().unwrap().remove("signature").unwrap();
+        let signature = fields.as_object_mut().expect("a vector is well-formed").remove("signature").unwrap();
         // The number is how an old client wrote it; what goes into the text is the same.
         if fields["chainId"].is_number() {
             fields["chainId"] = format!("eip155:{}", fields["chainId"]).into();
         }
-        let message: Message = serde_json::from_value(fields).unwrap();
+        let message: Message = serde_json::from_value(fields).expect("a vector is well-formed");
         assert_eq!(message.text(), text(&case, "message"));
         assert_eq!(signer.sign_message(&message.text()), signature);
         assert_eq!(message.sign(&signer), text(&case, "header_value"), "{case}");
+    }
+}
+
+#[test]
+fn content_types() {
+    for case in cases("content-types") {
+        let name = text(&case, "name");
+        assert_eq!(content_type::of_file(name), text(&case, "site"), "{name} in a site");
+        assert_eq!(content_type::of_file(name), text(&case, "assets_slice"), "{name} in an assets slice");
+        assert_eq!(content_type::of_asset(name), text(&case, "asset_put"), "{name} as an asset");
+    }
+}
+
+#[test]
+fn cron_intervals() {
+    for case in cases("cron-interval") {
+        let expression = text(&case, "cron");
+        let expected = case["minutes"].as_u64();
+        assert_eq!(shortest_interval_minutes(expression).map(u64::from), expected, "{expression}");
+    }
+}
+
+#[test]
+fn ids_of_named_migrations() {
+    for case in cases("migration-ids") {
+        let sql = Digest::of(text(&case, "sql").as_bytes());
+        assert_eq!(named_migration(text(&case, "name"), &sql), text(&case, "id"));
+        assert_eq!(sql.to_string(), text(&case, "checksum"));
+    }
+}
+
+#[test]
+fn retired_site_manifests() {
+    for case in cases("v132-manifest-digest") {
+        let file = |file: &Value| ManifestFile {
+            content_type: file["content_type"].as_str().unwrap_or("application/octet-stream").to_owned(),
+            path: text(file, "path").to_owned(),
+            sha256: text(file, "sha256").to_owned(),
+            size: file["size"].as_u64().expect("a size"),
+        };
+        let files: Vec<_> = case["input"].as_array().expect("files").iter().map(file).collect();
+        assert_eq!(site_manifest::canonical(files.clone()), text(&case, "canonical"));
+        assert_eq!(site_manifest::digest(files).to_string(), text(&case, "sha256"));
     }
 }

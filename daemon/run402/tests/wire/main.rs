@@ -1,0 +1,5 @@
+//! The client on the wire: exchanges as they were recorded, and gateways that fail.
+
+mod faults;
+mod support;
+mod traffic;
