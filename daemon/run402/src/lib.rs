@@ -5,5 +5,11 @@
 pub mod api;
 pub mod client;
 pub mod deploy;
+pub mod environment;
 pub mod error;
+pub mod keys;
 pub mod signin;
+pub mod wallet;
+
+mod files;
+pub use files::FileError;
