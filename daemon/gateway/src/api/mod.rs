@@ -1,0 +1,142 @@
+//! The HTTP edge: routes, bodies, who asks.
+//!
+//! Handlers read the request, ask the gateway, and write JSON. Requests for a site's host name never reach
+//! the API.
+
+mod admin;
+mod assets;
+mod contents;
+mod deploys;
+mod projects;
+mod releases;
+mod tiers;
+
+use crate::auth::Caller;
+use crate::error::{Refusal, Result};
+use crate::gateway::Gateway;
+use crate::serve;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post, put};
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// Longer requests are refused; uploads of contents have limits of their own.
+const MAX_BODY_BYTES: usize = 16 << 20;
+
+type Answer = Result<Json<Value>>;
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    pub(crate) gateway: Gateway,
+    /// Ends the listeners of sites that were made meanwhile.
+    pub(crate) shutdown: CancellationToken,
+}
+
+pub(crate) fn router(gateway: Gateway, shutdown: CancellationToken) -> Router {
+    let api = Api { gateway, shutdown };
+    Router::new()
+        .route("/health", get(health))
+        .route("/status", get(health))
+        .route("/apply/v1/plans", post(deploys::plan))
+        .route("/apply/v1/plans/{plan}/commit", post(deploys::commit))
+        .route("/apply/v1/operations", get(deploys::list))
+        .route("/apply/v1/operations/{operation}", get(deploys::get))
+        .route("/apply/v1/operations/{operation}/events", get(deploys::events))
+        .route("/apply/v1/operations/{operation}/resume", post(deploys::resume))
+        .route("/apply/v1/releases/{release}", get(releases::get))
+        .route("/apply/v1/releases/{release}/promote", post(releases::promote))
+        .route("/apply/v1/resolve", get(releases::resolve))
+        .route("/content/v1/plans", post(contents::plan))
+        .route("/content/v1/plans/{plan}/commit", post(contents::commit))
+        .route("/uploads/{upload}/{part}", put(contents::receive).layer(DefaultBodyLimit::disable()))
+        .route("/projects/v1", get(projects::list).post(projects::create))
+        .route("/projects/v1/{project}", get(projects::get).patch(projects::rename).delete(projects::delete))
+        .route("/projects/v1/admin/{project}/usage", get(projects::usage))
+        .route("/projects/v1/admin/{project}/schema", get(projects::without_database))
+        .route("/projects/v1/admin/{project}/sql", post(projects::without_database))
+        .route("/projects/v1/admin/{project}/expose", any(projects::without_database))
+        .route("/projects/v1/admin/{project}/secrets", get(admin::secrets).post(admin::set_secret))
+        .route("/projects/v1/admin/{project}/secrets/{key}", axum::routing::delete(admin::delete_secret))
+        .route("/projects/v1/admin/{project}/functions", get(admin::functions))
+        .route("/subdomains/v1", get(admin::subdomains).post(admin::claim))
+        .route("/subdomains/v1/{name}", axum::routing::delete(admin::release))
+        .route("/storage/v1/blobs", get(assets::list))
+        .route("/storage/v1/blob/{*key}", get(assets::get))
+        .route("/assets/{project}/{*key}", get(assets::public))
+        .route("/tiers/v1", get(tiers::list))
+        .route("/tiers/v1/status", get(tiers::status))
+        .route("/tiers/v1/{tier}", post(tiers::set))
+        .route("/faucet/v1", post(tiers::faucet))
+        .route("/orgs/v1/lookup", get(tiers::lookup))
+        .route("/sites/{project}", any(serve::by_path))
+        .route("/sites/{project}/", any(serve::by_path))
+        .route("/sites/{project}/{*path}", any(serve::by_path))
+        .route("/rest/v1/{*path}", any(rest))
+        .route("/admin/v1/rest/{*path}", any(rest))
+        .route("/functions/v1/{name}", any(functions))
+        .fallback(unknown)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(api.clone(), by_host))
+        .with_state(api)
+}
+
+/// A site's host name is the site's alone; any other name but our own is nobody's, so that a page of
+/// somebody else's cannot reach the API by pointing a name of its own at this address.
+async fn by_host(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let host = request.headers().get("host").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let name =
+        host.rsplit_once(':').map_or(host.as_str(), |(name, port)| if port.contains(']') { &host } else { name });
+    if let Some(label) = name.strip_suffix(".localhost") {
+        return serve::by_label(&api.gateway, label, request).await;
+    }
+    let own =
+        name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    match own {
+        true => next.run(request).await,
+        false => Refusal::bad("UNKNOWN_HOST", "this gateway has no such host name").into_response(),
+    }
+}
+
+async fn health() -> Json<Value> {
+    Json(json!({"status": "ok"}))
+}
+
+async fn unknown() -> Refusal {
+    Refusal::not_found("endpoint", "NOT_FOUND")
+}
+
+async fn rest() -> Refusal {
+    Refusal::not_here("this gateway does not have the REST interface to tables; run SQL instead")
+}
+
+async fn functions() -> Refusal {
+    Refusal::not_here("this gateway was started without a way to run functions")
+}
+
+/// JSON of a body, with the path to what is wrong in it.
+fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| Refusal::bad("BAD_REQUEST", format!("the body is not as it should be: {error}")))?;
+    reader.end().map_err(|error| Refusal::bad("BAD_REQUEST", format!("the body goes on after its JSON: {error}")))?;
+    Ok(parsed)
+}
+
+impl Api {
+    /// Checks who asks and does the work, where waiting for the disk is allowed.
+    async fn answer(
+        &self,
+        headers: HeaderMap,
+        work: impl FnOnce(&Gateway, &Caller) -> Result<Value> + Send + 'static,
+    ) -> Answer {
+        let done = self.gateway.blocking(move |gateway| work(gateway, &Caller::read(gateway, &headers)?)).await;
+        done.map(Json)
+    }
+}

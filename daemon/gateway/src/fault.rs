@@ -1,0 +1,39 @@
+//! Points at which a test can have the gateway die, as if its power were cut.
+//!
+//! `RUN402_GATEWAY_FAULT=<point>` aborts the process there. Only in builds with debug assertions.
+
+/// Steps of a deploy whose effects a crash must not tear apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    PlanStored,
+    PartWritten,
+    ContentAssembled,
+    ContentPromoted,
+    CommitRecorded,
+    Activated,
+}
+
+impl Point {
+    #[cfg(debug_assertions)]
+    const fn name(self) -> &'static str {
+        match self {
+            Self::PlanStored => "plan-stored",
+            Self::PartWritten => "part-written",
+            Self::ContentAssembled => "content-assembled",
+            Self::ContentPromoted => "content-promoted",
+            Self::CommitRecorded => "commit-recorded",
+            Self::Activated => "activated",
+        }
+    }
+
+    /// Goes on, unless the environment names this point.
+    #[cfg(debug_assertions)]
+    pub(crate) fn pass(self) {
+        if std::env::var_os("RUN402_GATEWAY_FAULT").is_some_and(|point| point == self.name()) {
+            std::process::abort();
+        }
+    }
+
+    #[cfg(not(debug_assertions))]
+    pub(crate) const fn pass(self) {}
+}

@@ -1,0 +1,171 @@
+//! The gateway itself: its state, and what every edge shares.
+
+use crate::content::Contents;
+use crate::error::{Refusal, Result};
+use crate::serve::ports::Ports;
+use crate::store::projects::Project;
+use crate::store::{Store, StoreError};
+use std::collections::HashMap;
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use time::OffsetDateTime;
+use tokio_util::task::TaskTracker;
+
+/// How a gateway is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Made when it is missing; nobody else may enter it.
+    pub state: PathBuf,
+    /// Longer contents are sent in parts of [`Config::part_bytes`].
+    pub multipart_above_bytes: u64,
+    pub part_bytes: u64,
+}
+
+impl Config {
+    pub fn new(state: impl Into<PathBuf>) -> Self {
+        Self { state: state.into(), multipart_above_bytes: 64 << 20, part_bytes: 16 << 20 }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot make the state directory {path}: {source}")]
+    State { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Gateway(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    store: Store,
+    contents: Contents,
+    address: OnceLock<SocketAddr>,
+    /// One commit of a project at a time.
+    commits: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    ports: Ports,
+    tasks: TaskTracker,
+}
+
+impl Gateway {
+    pub fn open(config: Config) -> std::result::Result<Self, OpenError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&config.state);
+        made.map_err(|source| OpenError::State { path: config.state.clone(), source })?;
+        let store = Store::open(&config.state)?;
+        let contents = Contents::open(&config.state).map_err(StoreError::Directory)?;
+        let inner = Inner {
+            config,
+            store,
+            contents,
+            address: OnceLock::new(),
+            commits: Mutex::default(),
+            ports: Ports::default(),
+            tasks: TaskTracker::new(),
+        };
+        Ok(Self(Arc::new(inner)))
+    }
+
+    pub(crate) fn listen_on(&self, address: SocketAddr) {
+        // A gateway that serves twice keeps the URLs that it has given out.
+        let _ = self.0.address.set(address);
+    }
+
+    /// Where the API is; what URLs are made of.
+    pub(crate) fn address(&self) -> SocketAddr {
+        *self.0.address.get_or_init(|| SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(crate) fn base(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.0.contents
+    }
+
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.0.ports
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    /// Held while a release of the project is made live.
+    pub(crate) fn commit_lock(&self, project: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.0.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.entry(project.to_owned()).or_default().clone()
+    }
+
+    /// Work that waits for the disk.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let gateway = self.clone();
+        match tokio::task::spawn_blocking(move || work(&gateway)).await {
+            Ok(done) => done,
+            Err(error) => Err(Refusal::internal(error)),
+        }
+    }
+
+    /// Finishes what the end before has interrupted.
+    pub(crate) async fn recover(&self) {
+        let found = self.blocking(|gateway| {
+            gateway.store().expire(OffsetDateTime::now_utc().unix_timestamp())?;
+            let keep = |upload: &str| gateway.store().knows_upload(upload).unwrap_or(true);
+            gateway.contents().clear_staging(&keep)?;
+            gateway.store().unfinished()
+        });
+        let unfinished = match found.await {
+            Ok(unfinished) => unfinished,
+            Err(error) => return tracing::error!(?error, "what was interrupted cannot be read"),
+        };
+        for operation in unfinished {
+            tracing::info!(operation = operation.id, status = operation.status, "a deploy is carried on");
+            if let Err(error) = self.carry_on(&operation.id).await {
+                tracing::warn!(operation = operation.id, ?error, "a deploy could not be carried on");
+            }
+        }
+    }
+
+    /// The URLs of a project's site: on a port of its own, by host name, and by path.
+    pub(crate) fn site_urls(&self, project: &Project, subdomain: Option<&str>) -> SiteUrls {
+        let address = self.address();
+        let label = subdomain.map_or_else(|| project.id.replace('_', "-"), str::to_owned);
+        let own = project.port.map(|port| format!("http://{}/", SocketAddr::new(address.ip(), port)));
+        let path = format!("{}/sites/{}/", self.base(), project.id);
+        SiteUrls {
+            own: own.unwrap_or_else(|| path.clone()),
+            host: format!("http://{label}.localhost:{}/", address.port()),
+            path,
+        }
+    }
+}
+
+/// Where a site is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SiteUrls {
+    /// Works with every client and every page: an origin of its own, no look-up of a name.
+    pub(crate) own: String,
+    /// Works where names under `localhost` are known, as in browsers.
+    pub(crate) host: String,
+    /// Works with pages whose links are relative.
+    pub(crate) path: String,
+}

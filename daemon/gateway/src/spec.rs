@@ -1,0 +1,506 @@
+//! A release as it comes over the wire, read strictly.
+//!
+//! Input: JSON of a client that is not trusted. Output: [`Spec`], with every rule of its own kept; what
+//! depends on the release before is judged in `release`. Written apart from the client's own form on
+//! purpose: a mistake in one shows in the other.
+
+use crate::error::{Refusal, Result};
+use run402::deploy::Digest;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longer lists are refused.
+const MAX_FILES: usize = 200_000;
+const MAX_PATH_BYTES: usize = 4096;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Spec {
+    #[serde(alias = "project")]
+    pub(crate) project_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<Base>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<Database>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) secrets: Option<Secrets>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) functions: Option<Functions>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) site: Option<Site>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) subdomains: Option<Subdomains>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) routes: Option<Routes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checks: Option<Vec<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) assets: Option<Assets>,
+    /// Null clears.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub(crate) i18n: Option<Option<Value>>,
+}
+
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Base {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) release: Option<BaseRelease>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) release_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BaseRelease {
+    Current,
+    Empty,
+}
+
+/// A content by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContentRef {
+    pub(crate) sha256: Digest,
+    pub(crate) size: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content_type: Option<String>,
+    #[serde(default, skip_serializing)]
+    integrity: Option<String>,
+}
+
+impl ContentRef {
+    pub(crate) fn new(sha256: Digest, size: u64, content_type: Option<String>) -> Self {
+        Self { sha256, size, content_type, integrity: None }
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Database {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expose: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) zero_downtime: Option<bool>,
+    #[serde(default)]
+    pub(crate) migrations: Vec<Migration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Migration {
+    pub(crate) id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum: Option<String>,
+    pub(crate) sql_ref: ContentRef,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) transaction: Option<Transaction>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Transaction {
+    #[serde(alias = "default")]
+    Required,
+    None,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Secrets {
+    #[serde(default)]
+    pub(crate) require: Vec<String>,
+    #[serde(default)]
+    pub(crate) delete: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Functions {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replace: Option<BTreeMap<String, Function>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) patch: Option<FunctionsPatch>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FunctionsPatch {
+    #[serde(default)]
+    pub(crate) set: BTreeMap<String, Function>,
+    #[serde(default)]
+    pub(crate) delete: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Function {
+    #[serde(default = "node22")]
+    pub(crate) runtime: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<ContentRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) files: Option<BTreeMap<String, ContentRef>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entrypoint: Option<String>,
+    #[serde(default)]
+    pub(crate) config: FunctionConfig,
+    #[serde(default)]
+    pub(crate) deps: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) triggers: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) schedule: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) require_auth: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) require_role: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) class: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) capabilities: Option<Vec<String>>,
+}
+
+fn node22() -> String {
+    "node22".to_owned()
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FunctionConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_mb: Option<u32>,
+}
+
+impl Function {
+    pub(crate) fn timeout_seconds(&self) -> u32 {
+        self.config.timeout_seconds.unwrap_or(15)
+    }
+
+    pub(crate) fn memory_mb(&self) -> u32 {
+        self.config.memory_mb.unwrap_or(128)
+    }
+
+    /// Its files by path; a single source is called `index.mjs`.
+    pub(crate) fn contents(&self) -> Vec<(String, &ContentRef)> {
+        let source = self.source.iter().map(|source| ("index.mjs".to_owned(), source));
+        source.chain(self.files.iter().flatten().map(|(path, content)| (path.clone(), content))).collect()
+    }
+
+    pub(crate) fn entrypoint(&self) -> &str {
+        match &self.source {
+            Some(_) => "index.mjs",
+            None => self.entrypoint.as_deref().unwrap_or("index.mjs"),
+        }
+    }
+
+    /// Of everything that makes its code.
+    pub(crate) fn code_hash(&self) -> String {
+        let listed: Vec<String> =
+            self.contents().iter().map(|(path, content)| format!("{path}\0{}", content.sha256)).collect();
+        Digest::of(format!("{}\0{}\0{:?}", self.entrypoint(), listed.join("\0"), self.deps).as_bytes()).to_string()
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Site {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replace: Option<BTreeMap<String, ContentRef>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) patch: Option<SitePatch>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) public_paths: Option<PublicPaths>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SitePatch {
+    #[serde(default)]
+    pub(crate) put: BTreeMap<String, ContentRef>,
+    #[serde(default)]
+    pub(crate) delete: Vec<String>,
+}
+
+/// Which files can be asked for, and under which paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum PublicPaths {
+    /// Every file, under its own path.
+    Implicit {},
+    /// Only these.
+    Explicit { replace: BTreeMap<String, PublicPath> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PublicPath {
+    pub(crate) asset: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cache_class: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Subdomains {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) set: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) add: Vec<String>,
+    #[serde(default)]
+    pub(crate) remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Routes {
+    pub(crate) replace: Vec<Route>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    pub(crate) pattern: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) methods: Option<Vec<String>>,
+    pub(crate) target: RouteTarget,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) acknowledge_readonly: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pricing: Option<Value>,
+}
+
+impl Route {
+    /// What it starts with, when it is for everything below a path.
+    pub(crate) fn prefix(&self) -> Option<&str> {
+        self.pattern.strip_suffix('*')
+    }
+
+    pub(crate) fn allows(&self, method: &str) -> bool {
+        self.methods.as_ref().is_none_or(|methods| methods.iter().any(|allowed| allowed == method))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum RouteTarget {
+    Function { name: String },
+    Static { file: String },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Assets {
+    #[serde(default)]
+    pub(crate) put: Vec<Asset>,
+    #[serde(default)]
+    pub(crate) delete: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sync: Option<Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Asset {
+    pub(crate) key: String,
+    pub(crate) sha256: Digest,
+    pub(crate) size_bytes: u64,
+    pub(crate) content_type: String,
+    pub(crate) visibility: String,
+    pub(crate) immutable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metadata: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) exif_policy: Option<String>,
+}
+
+impl Spec {
+    pub(crate) fn read(value: Value) -> Result<Self> {
+        let spec: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+            let path = error.path().to_string();
+            Refusal::spec(&path, error.inner().to_string())
+        })?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    fn check(&self) -> Result<()> {
+        if let Some(site) = &self.site {
+            if site.replace.is_some() && site.patch.is_some() {
+                return Err(Refusal::spec("site", "a site has replace or patch, not both"));
+            }
+            let put = site.patch.as_ref().map(|patch| &patch.put);
+            site.replace.iter().chain(put).try_for_each(|files| check_files("site", files))?;
+        }
+        for (name, function) in self.functions() {
+            check_function(name, function)?;
+        }
+        if let Some(routes) = &self.routes {
+            check_routes(routes)?;
+        }
+        if let Some(secrets) = &self.secrets {
+            let keys: BTreeSet<&String> = secrets.require.iter().chain(&secrets.delete).collect();
+            let good = keys.iter().all(|key| run402::deploy::rules::is_secret_key(key));
+            if !good || keys.len() != secrets.require.len() + secrets.delete.len() {
+                return Err(Refusal::spec("secrets", "every key is well-formed and named once"));
+            }
+        }
+        if let Some(database) = &self.database {
+            let ids: BTreeSet<&String> = database.migrations.iter().map(|migration| &migration.id).collect();
+            if ids.len() != database.migrations.len() || ids.contains(&String::new()) {
+                return Err(Refusal::spec("database.migrations", "every migration has an id of its own"));
+            }
+        }
+        if let Some(names) = &self.subdomains {
+            let all = names.set.iter().flatten().chain(&names.add).chain(&names.remove);
+            if let Some(bad) = all.into_iter().find(|name| !is_label(name)) {
+                return Err(Refusal::spec("subdomains", format!("{bad:?} is not a name for a subdomain")));
+            }
+        }
+        match self.assets.as_ref().and_then(|assets| assets.put.iter().find(|asset| !is_path(&asset.key))) {
+            Some(asset) => Err(Refusal::spec("assets.put", format!("{:?} is not a key", asset.key))),
+            None => Ok(()),
+        }
+    }
+
+    fn functions(&self) -> impl Iterator<Item = (&String, &Function)> {
+        let replaced = self.functions.iter().flat_map(|functions| functions.replace.iter().flatten());
+        let set = self.functions.iter().flat_map(|functions| functions.patch.iter().flat_map(|patch| &patch.set));
+        replaced.chain(set)
+    }
+
+    /// Every content that it refers to, once, in the order of their names.
+    pub(crate) fn contents(&self) -> BTreeMap<Digest, ContentRef> {
+        let mut contents = BTreeMap::new();
+        let mut add = |content: &ContentRef| {
+            contents.entry(content.sha256).or_insert_with(|| content.clone());
+        };
+        if let Some(site) = &self.site {
+            let put = site.patch.as_ref().map(|patch| &patch.put);
+            site.replace.iter().chain(put).flatten().for_each(|(_, content)| add(content));
+        }
+        self.functions()
+            .for_each(|(_, function)| function.contents().into_iter().for_each(|(_, content)| add(content)));
+        self.database.iter().flat_map(|database| &database.migrations).for_each(|migration| add(&migration.sql_ref));
+        for asset in self.assets.iter().flat_map(|assets| &assets.put) {
+            add(&ContentRef::new(asset.sha256, asset.size_bytes, Some(asset.content_type.clone())));
+        }
+        contents
+    }
+}
+
+fn check_files(place: &str, files: &BTreeMap<String, ContentRef>) -> Result<()> {
+    if files.len() > MAX_FILES {
+        return Err(Refusal::spec(place, format!("at most {MAX_FILES} files are taken")));
+    }
+    match files.keys().find(|path| !is_path(path)) {
+        Some(path) => {
+            Err(Refusal::spec(place, format!("{path:?} is not a relative path without empty, . and .. parts")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn is_path(path: &str) -> bool {
+    path.len() <= MAX_PATH_BYTES
+        && !path.contains('\0')
+        && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255)
+}
+
+/// A part of a host name.
+pub(crate) fn is_label(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| plain(byte) || byte == b'-')
+        && name.bytes().next().is_some_and(plain)
+        && name.bytes().last().is_some_and(plain)
+}
+
+fn check_function(name: &str, function: &Function) -> Result<()> {
+    let at = format!("functions.{name}");
+    if !run402::api::functions::is_name(name) {
+        return Err(Refusal::spec(&at, "this is not a name for a function"));
+    }
+    if function.runtime != "node22" {
+        return Err(Refusal::spec(&format!("{at}.runtime"), "the only runtime is node22"));
+    }
+    if function.source.is_some() == function.files.is_some() {
+        return Err(Refusal::spec(&at, "a function has exactly one of source and files"));
+    }
+    if let Some(files) = &function.files {
+        check_files(&at, files)?;
+        if !files.contains_key(function.entrypoint()) {
+            return Err(Refusal::spec(&format!("{at}.entrypoint"), "the entrypoint is one of the files"));
+        }
+    }
+    if function.config.timeout_seconds == Some(0) || function.config.memory_mb == Some(0) {
+        return Err(Refusal::spec(&format!("{at}.config"), "timeout and memory are positive"));
+    }
+    match &function.schedule {
+        Some(schedule) if schedule.split_whitespace().count() != 5 => {
+            Err(Refusal::spec(&format!("{at}.schedule"), "a schedule has five fields"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_routes(routes: &Routes) -> Result<()> {
+    for (index, route) in routes.replace.iter().enumerate() {
+        let at = format!("routes.replace[{index}]");
+        let stars = route.pattern.matches('*').count();
+        let wild = stars == 0 || stars == 1 && route.pattern.ends_with("/*");
+        if !route.pattern.starts_with('/') || !wild || route.pattern.contains(['?', '#']) {
+            return Err(Refusal::spec(
+                &format!("{at}.pattern"),
+                "a pattern is a path, with /* at its end for everything below it",
+            ));
+        }
+        if route.methods.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Refusal::spec(&format!("{at}.methods"), "methods are left out, or not empty"));
+        }
+        if let RouteTarget::Static { file } = &route.target
+            && (stars > 0 || !is_path(file))
+        {
+            return Err(Refusal::spec(&format!("{at}.target"), "a static target is a file under an exact pattern"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_known_or_not_safe_is_refused() {
+        let content = json!({"sha256": "00".repeat(32), "size": 1});
+        let good = json!({"project_id": "p", "site": {"replace": {"a/b.html": content}}});
+        assert_eq!(Spec::read(good).expect("it is good").contents().len(), 1);
+        for bad in [
+            json!({"project_id": "p", "surprise": 1}),
+            json!({}),
+            json!([]),
+            json!({"project_id": "p", "site": {"replace": {"../a": content}}}),
+            json!({"project_id": "p", "site": {"replace": {"a//b": content}}}),
+            json!({"project_id": "p", "site": {"replace": {"a": {"sha256": "AA".repeat(32), "size": 1}}}}),
+            json!({"project_id": "p", "site": {"replace": {"a": {"sha256": "00".repeat(32), "size": -1}}}}),
+            json!({"project_id": "p", "functions": {"replace": {"F": {"source": content}}}}),
+            json!({"project_id": "p", "functions": {"replace": {"f": {}}}}),
+            json!({"project_id": "p", "routes": {"replace": [{"pattern": "a", "target": {"type": "function", "name": "f"}}]}}),
+            json!({"project_id": "p", "secrets": {"set": {"A": "b"}}}),
+            json!({"project_id": "p", "subdomains": {"add": ["a.b"]}}),
+        ] {
+            Spec::read(bad.clone()).expect_err(&bad.to_string());
+        }
+    }
+}

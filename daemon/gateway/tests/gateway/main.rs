@@ -1,0 +1,7 @@
+//! The gateway from outside: over HTTP, by our own client, by bare requests, and by the vendor's client.
+
+mod contents;
+mod deploys;
+mod sdk;
+mod sites;
+mod support;

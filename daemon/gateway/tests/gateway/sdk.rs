@@ -1,0 +1,128 @@
+//! The vendor's own client against this gateway. Installed by the ordinary package manager; without a
+//! network the test says that it was not run.
+
+use crate::support::{Server, User};
+use run402::deploy::Silent;
+use run402::deploy::walk::Root;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Stdio;
+use tokio::process::Command;
+
+const PROGRAM: &str = r#"
+import { run402 } from '@run402/sdk/node';
+const [directory, project] = process.argv.slice(2);
+const client = run402();
+const events = [];
+const result = await client.sites.deployDir({ project, dir: directory, onEvent: (event) => events.push(event.type) });
+console.log(JSON.stringify({ result, events }));
+"#;
+
+async fn output(command: &mut Command) -> std::io::Result<std::process::Output> {
+    command.stdin(Stdio::null()).kill_on_drop(true).output().await
+}
+
+/// `None` when it cannot be installed.
+async fn install() -> Option<tempfile::TempDir> {
+    let home = tempfile::tempdir().expect("a directory");
+    std::fs::write(home.path().join("package.json"), r#"{"private": true, "type": "module"}"#).expect("a file");
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1", "@run402/sdk@3.3.3"])
+        .current_dir(home.path());
+    match output(&mut npm).await {
+        Ok(done) if done.status.success() => {}
+        Ok(done) => {
+            println!("not run: the package cannot be installed: {}", String::from_utf8_lossy(&done.stderr));
+            return None;
+        }
+        Err(error) => {
+            println!("not run: there is no npm: {error}");
+            return None;
+        }
+    }
+    std::fs::write(home.path().join("deploy.mjs"), PROGRAM).expect("a file");
+    Some(home)
+}
+
+async fn deploy(home: &Path, server: &Server, config: &Path, site: &Path, project: &str) -> Value {
+    let mut node = Command::new("node");
+    node.arg("deploy.mjs")
+        .arg(site)
+        .arg(project)
+        .current_dir(home)
+        .env("RUN402_API_BASE", &server.base)
+        .env("RUN402_CONFIG_DIR", config);
+    let done = output(&mut node).await.expect("node runs");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The files that the vendor's client keeps its wallet and keys in.
+async fn config(user: &User, seed: u8) -> tempfile::TempDir {
+    let config = tempfile::tempdir().expect("a directory");
+    let keys = user.client.keys(&user.project).expect("keys");
+    let wallet = json!({"address": user.client.address(), "privateKey": format!("0x{}", hex::encode([seed; 32])), "funded": true});
+    let projects = json!({"active_project_id": user.project, "projects": {(user.project.clone()):
+        {"anon_key": keys.anon.reveal(), "service_key": keys.service.reveal()}}});
+    std::fs::write(config.path().join("allowance.json"), wallet.to_string()).expect("a file");
+    std::fs::write(config.path().join("projects.json"), projects.to_string()).expect("a file");
+    config
+}
+
+#[tokio::test]
+async fn the_vendors_client_leaves_the_same_release_as_ours() {
+    let Some(home) = install().await else { return };
+    let server = Server::start().await;
+    let (theirs, ours) = (server.user(7).await, server.user(8).await);
+    let config = config(&theirs, 7).await;
+    let site = tempfile::tempdir().expect("a directory");
+    for (path, text) in [
+        ("index.html", "<h1>hi</h1>"),
+        ("a b/ünï.txt", "x"),
+        ("css/app.css", "body{}"),
+        (".env", "no"),
+        ("LICENSE", "none"),
+    ] {
+        let path = site.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        std::fs::write(path, text).expect("a file");
+    }
+    std::fs::write(site.path().join("large.bin"), vec![5; 1_500_000]).expect("a file");
+    let deploy_ours = async || {
+        let root = Root::open(site.path()).expect("a root");
+        run402::api::sites::deploy_dir(
+            &ours.client,
+            &ours.project,
+            root,
+            &crate::support::options(),
+            &Default::default(),
+            &Silent,
+        )
+        .await
+    };
+    let first = deploy(home.path(), &server, config.path(), site.path(), &theirs.project).await;
+    let ours_first = deploy_ours().await.expect("our deploy");
+    let digest = async |user: &User| {
+        let release = run402::api::releases::get(&user.client, &user.project, "active", None).await.expect("a release");
+        release["manifest_digest"].clone()
+    };
+    assert_eq!(digest(&theirs).await, digest(&ours).await, "{first}");
+    assert_eq!(first["result"]["bytes_total"], json!(ours_first.bytes_total));
+    let url = first["result"]["url"].as_str().expect("a URL");
+    assert_eq!(crate::support::get(url).await.text().await.expect("a text"), "<h1>hi</h1>");
+    let unchanged = deploy(home.path(), &server, config.path(), site.path(), &theirs.project).await;
+    assert!(!unchanged["events"].to_string().contains("content.upload.progress"), "{unchanged}");
+    std::fs::write(site.path().join("index.html"), "<h1>changed</h1>").expect("a change");
+    std::fs::remove_file(site.path().join("LICENSE")).expect("removed");
+    let changed = deploy(home.path(), &server, config.path(), site.path(), &theirs.project).await;
+    let sent = changed["events"]
+        .as_array()
+        .expect("events")
+        .iter()
+        .filter(|event| **event == json!("content.upload.progress"));
+    assert_eq!(sent.count(), 1, "{changed}");
+    deploy_ours().await.expect("our deploy");
+    assert_eq!(digest(&theirs).await, digest(&ours).await);
+    assert_eq!(crate::support::get(url).await.text().await.expect("a text"), "<h1>changed</h1>");
+}

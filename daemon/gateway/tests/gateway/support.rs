@@ -1,0 +1,120 @@
+//! A gateway on a free port, and wallets with projects on it.
+
+use reqwest::Response;
+use run402::api::projects::{self, NewProject};
+use run402::client::{Client, Identity, KeyPair, Keyring};
+use run402::deploy::spec::{Manifest, ReleaseSpec};
+use run402::deploy::{AllowWarnings, Deploy, Options, Polling, Released, Silent};
+use run402::error::Error;
+use run402::signin::Signer;
+use run402_gateway::{Config, Gateway};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct Server {
+    pub(crate) base: String,
+    pub(crate) state: tempfile::TempDir,
+    shutdown: CancellationToken,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::on(tempfile::tempdir().expect("a directory")).await
+    }
+
+    pub(crate) async fn on(state: tempfile::TempDir) -> Self {
+        // Small enough that tests see parts.
+        let config = Config { multipart_above_bytes: 1 << 20, part_bytes: 1 << 18, ..Config::new(state.path()) };
+        let gateway = Gateway::open(config).expect("a gateway");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let running = tokio::spawn(async move {
+            run402_gateway::run(listener, gateway, stop).await.expect("it serves");
+        });
+        Self { base, state, shutdown, running: Some(running) }
+    }
+
+    /// Stops it; its state is left.
+    pub(crate) async fn stop(mut self) -> tempfile::TempDir {
+        self.shutdown.cancel();
+        self.running.take().expect("it runs").await.expect("it ends");
+        std::mem::replace(&mut self.state, tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) async fn user(&self, seed: u8) -> User {
+        let signer = Signer::from_bytes(&[seed; 32]).expect("a key");
+        let keys = Arc::new(Keys::default());
+        let client = Client::new(&self.base, Identity::Wallet(signer), keys.clone()).expect("a client");
+        let provisioned = projects::provision(&client, &NewProject::default()).await.expect("a project");
+        keys.0.lock().expect("no panic").insert(provisioned.project_id.clone(), provisioned.keys);
+        User { client, project: provisioned.project_id }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Keys(Mutex<HashMap<String, KeyPair>>);
+
+impl Keyring for Keys {
+    fn keys(&self, project: &str) -> Result<Option<KeyPair>, Error> {
+        Ok(self.0.lock().expect("no panic").get(project).cloned())
+    }
+}
+
+/// A wallet with one project.
+pub(crate) struct User {
+    pub(crate) client: Client,
+    pub(crate) project: String,
+}
+
+pub(crate) fn options() -> Options {
+    let polling = Polling { interval: Duration::from_millis(5), ..Polling::default() };
+    Options { polling, allow_warnings: AllowWarnings::Everything, ..Options::default() }
+}
+
+impl User {
+    pub(crate) fn spec(&self, mut slices: Value) -> ReleaseSpec {
+        slices["project"] = json!(self.project);
+        Manifest::from_json(slices, None).expect("a manifest").spec
+    }
+
+    pub(crate) async fn deploy(&self, slices: Value) -> Result<Released, Error> {
+        self.deploy_with(slices, &options()).await
+    }
+
+    pub(crate) async fn deploy_with(&self, slices: Value, options: &Options) -> Result<Released, Error> {
+        Deploy::new(self.spec(slices), None).apply(&self.client, options, &Default::default(), &Silent).await
+    }
+
+    /// Every file of the live release, by path.
+    pub(crate) async fn live(&self) -> Vec<String> {
+        let release = run402::api::releases::get(&self.client, &self.project, "active", None).await.expect("a release");
+        let paths = release["site"]["paths"].as_array().expect("paths");
+        paths.iter().map(|path| path["path"].as_str().expect("a path").to_owned()).collect()
+    }
+}
+
+pub(crate) async fn get(url: &str) -> Response {
+    reqwest::get(url).await.expect("an answer")
+}
+
+pub(crate) fn files_below(path: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).expect("a list") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
