@@ -65,6 +65,17 @@ pub(crate) enum Command {
     /// status is the command's own; 124 timed out, 125 the sandbox could not run it, 126 not executable,
     /// 127 not found, 128+n ended by signal n (137 out of memory). Ctrl-C kills the run, twice quits.
     Run(RunArgs),
+    /// Build a folder in the sandbox, deploy what was built, and print its URL
+    ///
+    /// What to build and deploy is in the folder's sandbox.toml; without one, a package with a build
+    /// script is built by its own package manager, and anything else is a site as it is. With nothing
+    /// configured the release goes to a local gateway, which is started when there is none.
+    Up(UpArgs),
+    /// Deploy a site, a function or a whole release, and look at what was deployed
+    #[command(subcommand)]
+    Deploy(DeployCommand),
+    /// Serve the run402 API on this computer, with real storage
+    Gateway(GatewayArgs),
     /// List runs
     Ps(PsArgs),
     /// Print what a run wrote
@@ -127,6 +138,136 @@ pub(crate) struct RunArgs {
     /// One argument is a shell line, several are a command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// The folder
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Deploy what is there
+    #[arg(long)]
+    pub(crate) no_build: bool,
+    #[command(flatten)]
+    pub(crate) into: IntoArgs,
+}
+
+/// Into which project, and in spite of what.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct IntoArgs {
+    /// The project at the gateway, by id [default: the folder's own, or the active one]
+    #[arg(long, short = 'p', value_name = "PROJECT")]
+    pub(crate) project: Option<String>,
+    /// Go on in spite of warnings with this code
+    #[arg(long = "allow-warning", value_name = "CODE")]
+    pub(crate) allow_warnings: Vec<String>,
+    /// The same key and the same release are one deploy, however often it is sent
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Only show what would change
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeployCommand {
+    /// Make a project at the gateway and make it the active one
+    Init {
+        /// What the project is called
+        #[arg(long)]
+        name: Option<String>,
+        /// Make a wallet first, when there is none
+        #[arg(long)]
+        new_wallet: bool,
+    },
+    /// A folder's files become the site
+    Site {
+        dir: PathBuf,
+        #[command(flatten)]
+        into: IntoArgs,
+    },
+    /// A file becomes a function; everything else stays
+    Function {
+        /// Lower-case letters, digits, _ and -
+        name: String,
+        /// An ES module whose default export takes a Request and returns a Response
+        file: PathBuf,
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u32>,
+        #[arg(long, value_name = "MB")]
+        memory: Option<u32>,
+        /// Five fields, as in "0 3 * * *"
+        #[arg(long, value_name = "CRON")]
+        schedule: Option<String>,
+        #[command(flatten)]
+        into: IntoArgs,
+    },
+    /// A manifest becomes the release; its file names start at its folder
+    Release {
+        /// A JSON file
+        manifest: PathBuf,
+        #[command(flatten)]
+        into: IntoArgs,
+    },
+    /// What was deployed, the newest first
+    List {
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+        limit: u32,
+    },
+    /// What differs between two releases: ids, active, or empty
+    Diff {
+        #[arg(default_value = "empty")]
+        from: String,
+        #[arg(default_value = "active")]
+        to: String,
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+    },
+    /// Carry a deploy on that was interrupted
+    Resume {
+        operation: String,
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+    },
+    /// Set, list and remove secrets of a project's functions
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Set a secret; its value is read from standard input
+    Set {
+        key: String,
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+    },
+    /// Names of the secrets; values are never shown
+    List {
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+    },
+    /// Remove a secret
+    Rm {
+        key: String,
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GatewayArgs {
+    /// Where it listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = crate::gateway::DEFAULT_ADDRESS)]
+    pub(crate) listen: std::net::SocketAddr,
+    /// A PostgreSQL database for the database slice of releases
+    #[arg(long, value_name = "URL", env = "RUN402_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: Option<Secret>,
+    /// End the gateway that was started by itself
+    #[arg(long, conflicts_with = "database_url")]
+    pub(crate) stop: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -93,7 +93,7 @@ pub(crate) fn ensure(state: &StateDir) -> Result<PathBuf, StartError> {
 }
 
 /// Held until the file is dropped.
-fn lock(path: &Path) -> Result<File, StartError> {
+pub(crate) fn lock(path: &Path) -> Result<File, StartError> {
     let failed = |source| StartError::Lock { path: path.to_owned(), source };
     let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(failed)?;
     let give_up = Instant::now() + LOCK_TIME;
@@ -110,20 +110,22 @@ fn lock(path: &Path) -> Result<File, StartError> {
 }
 
 fn start(state: &StateDir, socket: &Path) -> Result<(), StartError> {
-    let program = program()?;
-    let log_path = state.path().join("sandboxd.log");
-    let (log, log_start) = open_log(&log_path)?;
     let mut listen = OsString::from("unix:");
     listen.push(socket);
+    let words = ["serve".into(), "--listen".into(), listen, "--state".into(), state.path().into()];
+    let words = words.into_iter().chain(["--idle-exit".into(), IDLE_EXIT.into()]).collect::<Vec<_>>();
+    spawn(&program()?, &words, &state.path().join("sandboxd.log"))
+}
+
+/// Starts a program in a session of its own, with its log in a file, and waits until it says that it
+/// listens.
+pub(crate) fn spawn(program: &Path, words: &[OsString], log_path: &Path) -> Result<(), StartError> {
+    let (log, log_start) = open_log(log_path)?;
     // Through ourselves, see `detach`: setsid(2) has to be called between fork and exec.
     let mut child = Command::new("/proc/self/exe")
         .arg("__detach")
-        .arg(&program)
-        .args(["serve", "--listen"])
-        .arg(&listen)
-        .arg("--state")
-        .arg(state.path())
-        .args(["--idle-exit", IDLE_EXIT])
+        .arg(program)
+        .args(words)
         .env_remove("SANDBOXD_TOKEN")
         .env_remove("SANDBOXD_URL")
         .current_dir("/")
@@ -131,19 +133,20 @@ fn start(state: &StateDir, socket: &Path) -> Result<(), StartError> {
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .map_err(|source| StartError::Spawn { program, source })?;
+        .map_err(|source| StartError::Spawn { program: program.to_owned(), source })?;
+    let (log, tail) = (log_path.to_owned(), || tail(log_path, log_start));
     match wait_until_ready(&mut child) {
         Ready::Yes => Ok(()),
         Ready::Ended => {
             // It closed its output, so it ends soon; a zombie would be left otherwise.
             let _ = child.wait();
-            Err(StartError::Ended { tail: tail(&log_path, log_start), log: log_path })
+            Err(StartError::Ended { tail: tail(), log })
         }
         Ready::TooSlow => {
             // Already gone is as good as killed.
             let _ = child.kill();
             let _ = child.wait();
-            Err(StartError::TooSlow { tail: tail(&log_path, log_start), log: log_path })
+            Err(StartError::TooSlow { tail: tail(), log })
         }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Problem(Box<Problem>),
     /// Shown with the lines of the file that it is about.
     Policy(PolicyError),
+    /// What the gateway of a deploy said.
+    Deploy(run402::error::Error),
 }
 
 impl Failure {
@@ -25,6 +27,12 @@ impl Failure {
     pub(crate) fn problem(&self) -> Problem {
         match self {
             Self::Problem(problem) => (**problem).clone(),
+            Self::Deploy(error) => {
+                let said = serde_json::to_value(error).unwrap_or_default();
+                let mut problem = Problem::new(Code::DeployFailed, error.to_string()).with("gateway", said);
+                problem.retryable = error.is_retryable();
+                hints(error).into_iter().fold(problem, Problem::next)
+            }
             Self::Policy(error) => {
                 let code = match error {
                     PolicyError::Unknown { .. } => Code::PolicyNotFound,
@@ -58,6 +66,14 @@ impl Failure {
                 }
                 text
             }
+            Self::Deploy(error) => {
+                let mut text = format!("sandboxctl: {}\n", plain(&error.to_string()));
+                for hint in hints(error) {
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(text, "sandboxctl: hint: {}", plain(&hint));
+                }
+                text
+            }
             Self::Policy(error) if error.mistakes().is_empty() => format!("sandboxctl: {}", error.report(false)),
             Self::Policy(error) => match colourful() {
                 true => format!("sandboxctl: the policy is not valid\n{}", error.report(true)),
@@ -65,6 +81,26 @@ impl Failure {
             },
         }
     }
+}
+
+/// What to try after a deploy that did not succeed.
+fn hints(error: &run402::error::Error) -> Vec<String> {
+    let mut hints: Vec<String> = error.hint.iter().cloned().collect();
+    let facts = error.deploy.as_deref();
+    match error.code.as_str() {
+        "MISSING_REQUIRED_SECRET" => hints.push("set it first: sandboxctl deploy secret set KEY".to_owned()),
+        "NETWORK_ERROR" => hints.push("is the gateway running? RUN402_API_BASE names it".to_owned()),
+        _ if facts.is_some_and(|facts| facts.resource.as_deref() == Some("warnings")) => {
+            hints.push(format!("go on in spite of it: --allow-warning {}", error.code));
+        }
+        _ => {}
+    }
+    if let Some(operation) = facts.and_then(|facts| facts.operation_id.as_deref())
+        && error.mutation_state.as_deref() == Some("partial")
+    {
+        hints.push(format!("carry it on: sandboxctl deploy resume {operation}"));
+    }
+    hints
 }
 
 /// Whether standard error is a terminal whose user wants colours: no-color.org.
@@ -82,6 +118,12 @@ impl From<Problem> for Failure {
 impl From<PolicyError> for Failure {
     fn from(error: PolicyError) -> Self {
         Self::Policy(error)
+    }
+}
+
+impl From<run402::error::Error> for Failure {
+    fn from(error: run402::error::Error) -> Self {
+        Self::Deploy(error)
     }
 }
 

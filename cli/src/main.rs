@@ -9,9 +9,11 @@ mod client;
 mod commands;
 mod connect;
 mod daemon;
+mod deployment;
 mod duration;
 mod exit;
 mod failure;
+mod gateway;
 mod interrupt;
 mod listener;
 mod ndjson;
@@ -38,7 +40,12 @@ fn main() -> ExitCode {
         Command::Completions { shell } => return commands::completions(*shell),
         _ => {}
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // Everything but the server waits for one thing at a time.
+    let mut builder = match &args.command {
+        Command::Gateway(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = match builder.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("sandboxctl: cannot start the event loop: {error}");

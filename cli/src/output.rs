@@ -28,6 +28,12 @@ impl Output {
         Ok(Self::to(stdout, stderr))
     }
 
+    /// Everything on standard error: what is printed at the end has standard output for itself.
+    pub(crate) fn on_stderr() -> io::Result<Self> {
+        let stderr = || Ok::<_, io::Error>(File::from(rustix::io::dup(rustix::stdio::stderr())?));
+        Ok(Self::to(stderr()?, stderr()?))
+    }
+
     fn to(mut stdout: File, mut stderr: File) -> Self {
         let (queue, mut pieces) = mpsc::channel::<Piece>(QUEUED_CHUNKS);
         let (report, done) = oneshot::channel();

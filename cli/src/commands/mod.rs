@@ -1,7 +1,9 @@
 //! One file per group of commands: wire types in and out of the client, text or JSON out.
 
+mod deploy;
 mod doctor;
-mod follow;
+pub(crate) mod follow;
+mod gateway;
 mod kill;
 mod logs;
 mod policy;
@@ -12,6 +14,7 @@ mod ps;
 mod run;
 mod runs;
 mod token;
+mod up;
 mod version;
 
 use crate::args::{Args, Command};
@@ -25,6 +28,9 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, Failure> {
     let globals = &args.globals;
     match args.command {
         Command::Run(run) => run::run(globals, run).await,
+        Command::Up(up) => up::up(globals, up).await,
+        Command::Deploy(deploy) => deploy::dispatch(globals, deploy).await,
+        Command::Gateway(gateway) => gateway::gateway(globals, gateway).await,
         Command::Policy(policy) => policy::dispatch(globals, policy).await,
         Command::Version { client } => version::version(globals, client).await,
         Command::Ps(ps) => ps::ps(&connect::client(globals).await?, &ps, globals.json).await,

@@ -36,7 +36,8 @@ pub(crate) fn status(code: Code) -> StatusCode {
         | Code::InvalidPolicy
         | Code::PolicyNotFound
         | Code::InvalidName
-        | Code::InvalidDirectory => StatusCode::BAD_REQUEST,
+        | Code::InvalidDirectory
+        | Code::InvalidManifest => StatusCode::BAD_REQUEST,
         Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::Forbidden
         | Code::PolicyRefused
@@ -55,6 +56,8 @@ pub(crate) fn status(code: Code) -> StatusCode {
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::Unavailable | Code::Draining | Code::NoCapacity | Code::Unreachable => StatusCode::SERVICE_UNAVAILABLE,
         Code::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
+        Code::BuildFailed => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::DeployFailed => StatusCode::BAD_GATEWAY,
     }
 }
 

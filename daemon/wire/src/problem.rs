@@ -104,6 +104,12 @@ pub enum Code {
     Draining,
     NoCapacity,
     DiskFull,
+    /// `sandbox.toml` or a deploy manifest is not as it should be.
+    InvalidManifest,
+    /// The build command did not succeed, so that nothing was deployed.
+    BuildFailed,
+    /// The gateway refused or failed; `details.gateway` is what it said.
+    DeployFailed,
     /// The daemon could not be reached (said by clients only).
     Unreachable,
 }
