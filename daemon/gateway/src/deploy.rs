@@ -9,6 +9,7 @@ use crate::fault::Point;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::release::{self, Manifest};
+use crate::slices::MigrationPlan;
 use crate::spec::{Asset, BaseRelease, ContentRef, RouteTarget, Spec};
 use crate::store::deploys::{OperationRecord, PlanRecord, deployment_id};
 use crate::store::projects::Project;
@@ -45,13 +46,18 @@ impl Gateway {
     }
 
     /// What the release would change; stored unless it is only looked at.
-    pub(crate) fn plan(&self, project: &Project, spec: &Spec, kind: Kind) -> Result<Value> {
+    pub(crate) fn plan(
+        &self,
+        project: &Project,
+        spec: &Spec,
+        kind: Kind,
+        migrations: &MigrationPlan,
+    ) -> Result<Value> {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
-        self.check_database(spec)?;
         let digest = after.digest();
-        let is_noop = base.is_some() && before == after;
+        let is_noop = base.is_some() && before == after && migrations.new.is_empty();
         let contents = spec.contents();
         let present = self.store().present(&project.id, contents.keys())?;
         let missing: Vec<Value> = contents
@@ -83,7 +89,7 @@ impl Gateway {
             body["asset_deletes"] =
                 json!(before.assets.keys().filter(|key| !after.assets.contains_key(*key)).collect::<Vec<_>>());
         }
-        body["migrations"] = migrations(&before, spec);
+        body["migrations"] = migrations.to_json();
         let fields = json!({
             "kind": "plan_response", "schema_version": "agent-deploy-observability.v1",
             "base_release_id": base, "manifest_digest": digest, "is_noop": is_noop,
@@ -129,20 +135,6 @@ impl Gateway {
         }
     }
 
-    fn check_database(&self, spec: &Spec) -> Result<()> {
-        match &spec.database {
-            Some(database) if !database.migrations.is_empty() || database.expose.is_some() => Err(Refusal::deploy(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "DATABASE_UNAVAILABLE",
-                "plan",
-                "database",
-                "this gateway was started without a database, so that a release must not have a database slice; \
-                 start it with --database-url",
-            )),
-            _ => Ok(()),
-        }
-    }
-
     fn asset_entry(&self, project: &str, asset: &Asset, new: &BTreeSet<Digest>) -> Value {
         let status = if new.contains(&asset.sha256) { "upload_pending" } else { "present" };
         json!({"key": asset.key, "sha256": asset.sha256, "size_bytes": asset.size_bytes, "content_type": asset.content_type,
@@ -164,14 +156,14 @@ impl Gateway {
     pub(crate) async fn commit(&self, plan: PlanRecord, idempotency_key: Option<String>) -> Result<Value> {
         let lock = self.commit_lock(&plan.project);
         let _held = lock.lock().await;
-        self.blocking(move |gateway| {
+        let begun = self.blocking(move |gateway| {
             if let Some(operation) = gateway.store().operation(&plan.operation)? {
-                return gateway.advance(operation);
+                return Ok(operation);
             }
             if let Some(key) = &idempotency_key
                 && let Some(done) = gateway.store().by_idempotency_key(&plan.project, key, &plan.digest)?
             {
-                return gateway.advance(done);
+                return Ok(done);
             }
             if plan.expires <= OffsetDateTime::now_utc().unix_timestamp() {
                 let message = "the plan's time has run out; plan again";
@@ -181,9 +173,9 @@ impl Gateway {
             gateway.store().begin(&plan, idempotency_key.as_deref())?;
             Point::CommitRecorded.pass();
             let operation = gateway.store().operation(&plan.operation)?;
-            gateway.advance(operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))?)
-        })
-        .await
+            operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))
+        });
+        self.advance(begun.await?).await
     }
 
     /// Carries an interrupted operation on.
@@ -194,11 +186,8 @@ impl Gateway {
         let lock = self.commit_lock(&found.project);
         let _held = lock.lock().await;
         // It may have ended while the lock was waited for.
-        self.blocking(move |gateway| {
-            let now = gateway.store().operation(&found.id)?.unwrap_or(found);
-            gateway.advance(now)
-        })
-        .await
+        let now = self.blocking(move |gateway| Ok(gateway.store().operation(&found.id)?.unwrap_or(found)));
+        self.advance(now.await?).await
     }
 
     fn check_contents(&self, plan: &PlanRecord) -> Result<()> {
@@ -216,34 +205,58 @@ impl Gateway {
         Err(refusal.detail("missing", json!(shown)).retry_safe())
     }
 
-    /// From wherever an operation is to its end.
-    fn advance(&self, operation: OperationRecord) -> Result<Value> {
-        if operation.is_final() {
-            return self.snapshot(&operation);
-        }
-        let plan = self.store().plan(&operation.plan)?.ok_or_else(|| Refusal::not_found("plan", "PLAN_NOT_FOUND"))?;
-        match self.make_live(&plan) {
-            Ok(()) => Point::Activated.pass(),
-            Err(refusal) => {
-                let error = refusal.envelope();
-                self.store().fail(&operation.id, &error)?;
-                return Err(refusal);
+    /// From wherever an operation is to its end. The project's commit lock is held.
+    async fn advance(&self, operation: OperationRecord) -> Result<Value> {
+        if !operation.is_final() {
+            let plan = operation.plan.clone();
+            let read = self.blocking(move |gateway| {
+                let unknown = || Refusal::not_found("plan", "PLAN_NOT_FOUND");
+                let plan = gateway.store().plan(&plan)?.ok_or_else(unknown)?;
+                let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
+                Ok((plan, spec))
+            });
+            let (plan, spec) = read.await?;
+            match self.make_live(plan, spec).await {
+                Ok(()) => Point::Activated.pass(),
+                Err(refusal) => return Err(self.record_refusal(&operation.id, refusal).await),
             }
         }
-        let done = self.store().operation(&operation.id)?;
-        self.snapshot(&done.ok_or_else(|| Refusal::internal("an operation that has just ended is gone"))?)
+        self.blocking(move |gateway| {
+            let done = gateway.store().operation(&operation.id)?;
+            gateway.snapshot(&done.ok_or_else(|| Refusal::internal("an operation that has just ended is gone"))?)
+        })
+        .await
     }
 
-    fn make_live(&self, plan: &PlanRecord) -> Result<()> {
-        let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
-        let before = match &plan.base {
-            Some(id) => self.store().release(&plan.project, id)?.map(|release| release.manifest).unwrap_or_default(),
-            None => Manifest::default(),
-        };
-        self.store().set_status(&plan.operation, "activating")?;
-        let deleted = spec.secrets.as_ref().map(|secrets| secrets.delete.clone()).unwrap_or_default();
-        self.store().activate(plan, &before.apply(&spec), &deleted)?;
-        Ok(())
+    /// Writes down why an operation did not get through; the refusal again, for the caller.
+    async fn record_refusal(&self, operation: &str, refusal: Refusal) -> Refusal {
+        let (id, error, passing) = (operation.to_owned(), refusal.envelope(), refusal.is_passing());
+        let recorded = self.blocking(move |gateway| match passing {
+            true => gateway.store().postpone(&id, &error),
+            false => gateway.store().fail(&id, &error),
+        });
+        if let Err(error) = recorded.await {
+            // It stays where it was, and is carried on at the next start.
+            tracing::error!(operation, ?error, "why an operation did not get through cannot be written down");
+        }
+        refusal
+    }
+
+    /// Each phase is written down before it begins, and may be done twice.
+    async fn make_live(&self, plan: PlanRecord, spec: Spec) -> Result<()> {
+        if spec.database.as_ref().is_some_and(crate::spec::Database::changes_something) {
+            let operation = plan.operation.clone();
+            self.blocking(move |gateway| gateway.store().set_status(&operation, "migrating")).await?;
+            self.migrate(&plan.project, &spec).await?;
+        }
+        self.blocking(move |gateway| {
+            let base = plan.base.as_ref().map(|id| gateway.store().release(&plan.project, id)).transpose()?.flatten();
+            let before = base.map(|release| release.manifest).unwrap_or_default();
+            gateway.store().set_status(&plan.operation, "activating")?;
+            let deleted = spec.secrets.as_ref().map(|secrets| secrets.delete.clone()).unwrap_or_default();
+            gateway.store().activate(&plan, &before.apply(&spec), &deleted).map(drop)
+        })
+        .await
     }
 
     /// An operation as callers see it.
@@ -316,16 +329,6 @@ fn count_bytes(bucket: &mut Value, after: &Manifest, new: &BTreeSet<Digest>) {
     };
     bucket["newly_uploaded_cas_bytes"] = json!(sum(true));
     bucket["reused_cas_bytes"] = json!(sum(false));
-}
-
-fn migrations(before: &Manifest, spec: &Spec) -> Value {
-    let all = spec.database.iter().flat_map(|database| &database.migrations);
-    let entry = |migration: &crate::spec::Migration| {
-        let checksum = migration.checksum.clone().unwrap_or_else(|| migration.sql_ref.sha256.to_string());
-        json!({"id": migration.id, "checksum_hex": checksum})
-    };
-    let (noop, new): (Vec<_>, Vec<_>) = all.partition(|migration| before.migrations.contains_key(&migration.id));
-    json!({"new": new.into_iter().map(entry).collect::<Vec<_>>(), "noop": noop.into_iter().map(entry).collect::<Vec<_>>()})
 }
 
 fn summary(body: &Value, is_noop: bool) -> String {

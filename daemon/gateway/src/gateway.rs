@@ -3,6 +3,7 @@
 use crate::content::Contents;
 use crate::error::{Refusal, Result};
 use crate::serve::ports::Ports;
+use crate::slices::Database;
 use crate::store::projects::Project;
 use crate::store::{Store, StoreError};
 use std::collections::HashMap;
@@ -22,11 +23,13 @@ pub struct Config {
     /// Longer contents are sent in parts of [`Config::part_bytes`].
     pub multipart_above_bytes: u64,
     pub part_bytes: u64,
+    /// Without one, releases with tables are refused.
+    pub database: Option<Arc<dyn Database>>,
 }
 
 impl Config {
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), multipart_above_bytes: 64 << 20, part_bytes: 16 << 20 }
+        Self { state: state.into(), multipart_above_bytes: 64 << 20, part_bytes: 16 << 20, database: None }
     }
 }
 

@@ -14,6 +14,7 @@ mod gateway;
 mod ids;
 mod release;
 mod serve;
+pub mod slices;
 mod spec;
 mod store;
 

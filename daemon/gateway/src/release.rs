@@ -97,12 +97,8 @@ impl Manifest {
             if let Some(expose) = &database.expose {
                 after.expose = Some(expose.clone());
             }
-            let checksum = |migration: &crate::spec::Migration| {
-                migration.checksum.clone().unwrap_or_else(|| migration.sql_ref.sha256.to_string())
-            };
-            after
-                .migrations
-                .extend(database.migrations.iter().map(|migration| (migration.id.clone(), checksum(migration))));
+            let named = |migration: &crate::spec::Migration| (migration.id.clone(), migration.checksum());
+            after.migrations.extend(database.migrations.iter().map(named));
         }
         after
     }

@@ -93,6 +93,13 @@ pub(crate) struct Database {
     pub(crate) migrations: Vec<Migration>,
 }
 
+impl Database {
+    /// Whether a database is needed for it.
+    pub(crate) fn changes_something(&self) -> bool {
+        !self.migrations.is_empty() || self.expose.is_some()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Migration {
@@ -102,6 +109,13 @@ pub(crate) struct Migration {
     pub(crate) sql_ref: ContentRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) transaction: Option<Transaction>,
+}
+
+impl Migration {
+    /// That of its text, unless the author says another.
+    pub(crate) fn checksum(&self) -> String {
+        self.checksum.clone().unwrap_or_else(|| self.sql_ref.sha256.to_string())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
