@@ -13,6 +13,7 @@ mod fault;
 mod gateway;
 mod ids;
 mod release;
+mod rules;
 mod serve;
 pub mod slices;
 mod spec;

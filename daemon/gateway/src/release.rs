@@ -60,8 +60,16 @@ impl Manifest {
                 after.functions.clone_from(replace);
             }
             if let Some(patch) = &functions.patch {
-                after.functions.extend(patch.set.clone());
+                for (name, function) in &patch.set {
+                    let before = after.functions.remove(name).and_then(|before| before.schedule);
+                    let schedule = function.schedule.clone().or(before);
+                    after.functions.insert(name.clone(), Function { schedule, ..function.clone() });
+                }
                 after.functions.retain(|name, _| !patch.delete.contains(name));
+            }
+            for function in after.functions.values_mut() {
+                // None, and one that was taken away, are the same from here on.
+                function.schedule = function.schedule.take().flatten().map(Some);
             }
         }
         if let Some(secrets) = &spec.secrets {
@@ -85,9 +93,9 @@ impl Manifest {
             after.assets.extend(assets.put.iter().map(|asset| (asset.key.clone(), asset.clone())));
             let gone: BTreeSet<&String> = assets.delete.iter().collect();
             after.assets.retain(|key, _| !gone.contains(key));
-            if let Some(prefix) = assets.sync.as_ref().and_then(|sync| sync.get("prefix")?.as_str()) {
+            if let Some(sync) = &assets.sync {
                 let kept: BTreeSet<&String> = assets.put.iter().map(|asset| &asset.key).collect();
-                after.assets.retain(|key, _| !key.starts_with(prefix) || kept.contains(key));
+                after.assets.retain(|key, _| !key.starts_with(&sync.prefix) || kept.contains(key));
             }
         }
         if let Some(i18n) = &spec.i18n {
