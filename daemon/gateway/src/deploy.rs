@@ -4,15 +4,18 @@
 //! becomes visible becomes so in one transaction: whenever the gateway ends, the old or the new release is
 //! live, and what was begun is carried on to the same result.
 
+use crate::assets::check_sync;
 use crate::error::{Refusal, Result};
 use crate::fault::Point;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::release::{self, Manifest};
 use crate::slices::MigrationPlan;
-use crate::spec::{Asset, BaseRelease, ContentRef, RouteTarget, Spec};
+use crate::rules::MAX_SCHEDULES;
+use crate::spec::{BaseRelease, ContentRef, RouteTarget, Spec};
 use crate::store::deploys::{OperationRecord, PlanRecord, deployment_id};
 use crate::store::projects::Project;
+use crate::warnings::warnings;
 use axum::http::StatusCode;
 use run402::deploy::Digest;
 use serde_json::{Map, Value, json};
@@ -56,17 +59,29 @@ impl Gateway {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
+        check_limits(&after)?;
+        if let (Some(assets), Kind::Stored) = (&spec.assets, kind) {
+            check_sync(assets, &before)?;
+        }
         let digest = after.digest();
         let is_noop = base.is_some() && before == after && migrations.new.is_empty();
         let contents = spec.contents();
-        let present = self.store().present(&project.id, contents.keys())?;
-        let missing: Vec<Value> = contents
-            .values()
-            .zip(&present)
-            .map(|(content, present)| json!({"sha256": content.sha256, "size": content.size, "present": present}))
-            .collect();
-        let new: BTreeSet<Digest> =
-            contents.keys().zip(&present).filter(|(_, present)| !**present).map(|(digest, _)| *digest).collect();
+        let sizes = self.store().sizes(&project.id, contents.keys())?;
+        let mut missing = Vec::new();
+        let mut new = BTreeSet::new();
+        for (content, size) in contents.values().zip(sizes) {
+            match size {
+                Some(size) if size != content.size => {
+                    let message = format!("content {} has {size} bytes, not {}", content.sha256, content.size);
+                    return Err(Refusal::spec("content", message));
+                }
+                Some(_) => {}
+                None => {
+                    new.insert(content.sha256);
+                }
+            }
+            missing.push(json!({"sha256": content.sha256, "size": content.size, "present": size.is_some()}));
+        }
         let secrets = self.store().secret_keys(&project.id)?;
         let now = OffsetDateTime::now_utc();
         let expires = now + PLAN_LIFETIME;
@@ -83,19 +98,19 @@ impl Gateway {
             expires: expires.unix_timestamp(),
         };
         let mut body = release::diff(&before, &after, DIFF_LIMIT);
-        count_bytes(&mut body["static_assets"], &after, &new);
+        count_bytes(&mut body["static_assets"], &contents, &new);
         if let Some(assets) = &spec.assets {
-            body["asset_entries"] = assets.put.iter().map(|asset| self.asset_entry(&project.id, asset, &new)).collect();
-            body["asset_deletes"] =
-                json!(before.assets.keys().filter(|key| !after.assets.contains_key(*key)).collect::<Vec<_>>());
+            merge(&mut body, self.plan_assets(&project.id, assets, &before, &after, &new));
         }
         body["migrations"] = migrations.to_json();
         let fields = json!({
             "kind": "plan_response", "schema_version": "agent-deploy-observability.v1",
             "base_release_id": base, "manifest_digest": digest, "is_noop": is_noop,
             "summary": summary(&body, is_noop), "expected_events": [], "missing_content": missing,
-            "warnings": release::warnings(&after, spec, &secrets), "payment_required": null,
-            "plan_fingerprint": digest, "next_actions": [],
+            "warnings": warnings(&after, spec, &secrets), "payment_required": null, "plan_fingerprint": digest,
+            "planner_semantics_version": 1, "base_identity": {"release_id": base, "release_generation": project.generation},
+            "next_actions": [], "rehearsal": {"available": false, "rehearse_url": null},
+            "actor": {"type": "wallet", "address": project.owner},
         });
         merge(&mut body, fields);
         if kind == Kind::DryRun {
@@ -133,23 +148,6 @@ impl Gateway {
                 None => wrong("there is no such release"),
             },
         }
-    }
-
-    fn asset_entry(&self, project: &str, asset: &Asset, new: &BTreeSet<Digest>) -> Value {
-        let status = if new.contains(&asset.sha256) { "upload_pending" } else { "present" };
-        json!({"key": asset.key, "sha256": asset.sha256, "size_bytes": asset.size_bytes, "content_type": asset.content_type,
-            "visibility": asset.visibility, "immutable": asset.immutable, "status": status, "asset_ref": self.asset_ref(project, asset)})
-    }
-
-    /// What a page needs to refer to an asset.
-    pub(crate) fn asset_ref(&self, project: &str, asset: &Asset) -> Value {
-        let path: Vec<String> = asset.key.split('/').map(encode).collect();
-        let url = format!("{}/assets/{project}/{}", self.base(), path.join("/"));
-        let immutable = asset.immutable.then(|| format!("{url}?sha256={}", asset.sha256));
-        json!({"key": asset.key, "sha256": asset.sha256, "size_bytes": asset.size_bytes, "content_type": asset.content_type,
-            "visibility": asset.visibility, "url": url, "cdn_url": url, "immutable_url": immutable, "cdn_immutable_url": immutable,
-            "sri": format!("sha256-{}", asset.sha256.base64()), "etag": format!("\"sha256-{}\"", asset.sha256),
-            "content_digest": format!("sha-256=:{}:", asset.sha256.base64()), "metadata": asset.metadata})
     }
 
     /// Makes a plan live. The same plan, or the same key and release, is made live once.
@@ -193,9 +191,9 @@ impl Gateway {
     fn check_contents(&self, plan: &PlanRecord) -> Result<()> {
         let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
         let contents = spec.contents();
-        let present = self.store().present(&plan.project, contents.keys())?;
+        let sizes = self.store().sizes(&plan.project, contents.keys())?;
         let missing: Vec<&Digest> =
-            contents.keys().zip(present).filter(|(_, present)| !present).map(|(digest, _)| digest).collect();
+            contents.values().zip(sizes).filter(|(content, size)| *size != Some(content.size)).map(|(content, _)| &content.sha256).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -322,13 +320,27 @@ fn check_targets(after: &Manifest) -> Result<()> {
     }
 }
 
-fn count_bytes(bucket: &mut Value, after: &Manifest, new: &BTreeSet<Digest>) {
-    let unique: BTreeMap<Digest, u64> = after.site.values().map(|content| (content.sha256, content.size)).collect();
+/// Of every content that the spec refers to.
+fn count_bytes(bucket: &mut Value, contents: &BTreeMap<Digest, ContentRef>, new: &BTreeSet<Digest>) {
     let sum = |fresh: bool| {
-        unique.iter().filter(|(digest, _)| new.contains(digest) == fresh).map(|(_, size)| size).sum::<u64>()
+        let counted = contents.iter().filter(|(digest, _)| new.contains(*digest) == fresh);
+        counted.map(|(_, content)| content.size).fold(0, u64::saturating_add)
     };
     bucket["newly_uploaded_cas_bytes"] = json!(sum(true));
     bucket["reused_cas_bytes"] = json!(sum(false));
+}
+
+/// Limits of the whole release.
+fn check_limits(after: &Manifest) -> Result<()> {
+    let scheduled = after.functions.values().filter(|function| function.schedule.is_some()).count();
+    match scheduled > MAX_SCHEDULES {
+        true => {
+            let message = format!("{scheduled} functions have a schedule; at most {MAX_SCHEDULES} may have one");
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Err(Refusal::deploy(status, "FUNCTION_SCHEDULE_LIMIT_EXCEEDED", "plan", "functions", message))
+        }
+        false => Ok(()),
+    }
 }
 
 fn summary(body: &Value, is_noop: bool) -> String {

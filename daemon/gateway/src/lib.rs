@@ -5,6 +5,7 @@
 //! without an account. `edges (api, serve) -> Gateway -> store, contents`.
 
 mod api;
+mod assets;
 mod auth;
 mod content;
 mod deploy;
@@ -18,6 +19,7 @@ mod serve;
 pub mod slices;
 mod spec;
 mod store;
+mod warnings;
 
 pub use gateway::{Config, Gateway, OpenError};
 
