@@ -34,7 +34,8 @@ impl Gateway {
                 "asset_ref": self.asset_ref(project, asset)})
         };
         let gone: Vec<&String> = before.assets.keys().filter(|key| !after.assets.contains_key(*key)).collect();
-        let mut planned = json!({"asset_entries": slice.put.iter().map(entry).collect::<Vec<_>>(), "asset_deletes": gone});
+        let mut planned =
+            json!({"asset_entries": slice.put.iter().map(entry).collect::<Vec<_>>(), "asset_deletes": gone});
         if let Some(sync) = &slice.sync {
             let Drift { base_revision, delete_set_digest, pruned } = drift(sync, slice, before);
             planned["asset_sync"] = json!({"prefix": sync.prefix, "prune": sync.prune, "base_revision": base_revision,
@@ -82,14 +83,18 @@ pub(crate) fn check_sync(slice: &Assets, before: &Manifest) -> Result<()> {
     };
     match &sync.confirm {
         None if pruned.is_empty() => Ok(()),
-        None => refuse("PRUNE_CONFIRMATION_REQUIRED", "the sync takes assets away: plan a dry run and confirm its numbers"),
+        None => {
+            refuse("PRUNE_CONFIRMATION_REQUIRED", "the sync takes assets away: plan a dry run and confirm its numbers")
+        }
         Some(confirm) => {
             let same = confirm.base_revision == base_revision
                 && confirm.delete_set_digest == delete_set_digest
                 && confirm.expected_delete_count == pruned.len();
             match same {
                 true => Ok(()),
-                false => refuse("ASSET_SYNC_DRIFT", "the assets have changed since the sync was confirmed; look at it again"),
+                false => {
+                    refuse("ASSET_SYNC_DRIFT", "the assets have changed since the sync was confirmed; look at it again")
+                }
             }
         }
     }

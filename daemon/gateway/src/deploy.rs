@@ -10,8 +10,8 @@ use crate::fault::Point;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::release::{self, Manifest};
-use crate::slices::MigrationPlan;
 use crate::rules::MAX_SCHEDULES;
+use crate::slices::MigrationPlan;
 use crate::spec::{BaseRelease, ContentRef, RouteTarget, Spec};
 use crate::store::deploys::{OperationRecord, PlanRecord, deployment_id};
 use crate::store::projects::Project;
@@ -49,13 +49,7 @@ impl Gateway {
     }
 
     /// What the release would change; stored unless it is only looked at.
-    pub(crate) fn plan(
-        &self,
-        project: &Project,
-        spec: &Spec,
-        kind: Kind,
-        migrations: &MigrationPlan,
-    ) -> Result<Value> {
+    pub(crate) fn plan(&self, project: &Project, spec: &Spec, kind: Kind, migrations: &MigrationPlan) -> Result<Value> {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
@@ -192,8 +186,12 @@ impl Gateway {
         let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
         let contents = spec.contents();
         let sizes = self.store().sizes(&plan.project, contents.keys())?;
-        let missing: Vec<&Digest> =
-            contents.values().zip(sizes).filter(|(content, size)| *size != Some(content.size)).map(|(content, _)| &content.sha256).collect();
+        let missing: Vec<&Digest> = contents
+            .values()
+            .zip(sizes)
+            .filter(|(content, size)| *size != Some(content.size))
+            .map(|(content, _)| &content.sha256)
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }

@@ -114,7 +114,10 @@ fn check_database(database: &Database) -> Result<()> {
         let at = format!("database.migrations[{index}]");
         let id = &migration.id;
         if id.is_empty() || id.len() > MAX_MIGRATION_ID_BYTES || id.chars().any(char::is_control) {
-            return Err(Refusal::spec(&format!("{at}.id"), "an id has 1 to 256 bytes, none of them a control character"));
+            return Err(Refusal::spec(
+                &format!("{at}.id"),
+                "an id has 1 to 256 bytes, none of them a control character",
+            ));
         }
         if !ids.insert(id) {
             return Err(Refusal::spec(&at, format!("two migrations are called {id}")));
@@ -180,8 +183,7 @@ fn check_site(site: &Site) -> Result<()> {
 }
 
 fn check_site_files(place: &str, files: &BTreeMap<String, ContentRef>) -> Result<()> {
-    if let Some(path) = files.keys().find(|path| *path == "run402/adapter.json" || path.starts_with("run402/server/"))
-    {
+    if let Some(path) = files.keys().find(|path| *path == "run402/adapter.json" || path.starts_with("run402/server/")) {
         let message = format!("{path} belongs to an adapter's output, which is not a static site");
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         return Err(Refusal::deploy(status, "ASTRO_ADAPTER_TREE_IN_SITE", "plan", place, message));
@@ -462,9 +464,21 @@ mod tests {
             (json!({"checks": [{"name": "c", "htttp": {}}]}), "INVALID_SPEC", "checks[0].htttp"),
             (json!({"checks": [{"name": "c", "http": {"path": "x"}}]}), "INVALID_SPEC", "checks[0].http.path"),
             (json!({"i18n": {"default_locale": "de", "locales": ["en"]}}), "INVALID_SPEC", "i18n.default_locale"),
-            (json!({"i18n": {"default_locale": "en", "locales": ["en"], "detect": ["ip"]}}), "INVALID_SPEC", "i18n.detect"),
-            (json!({"assets": {"put": [asset(json!({})), asset(json!({}))]}}), "ASSET_DUPLICATE_KEY_IN_PUT", "assets.put[1]"),
-            (json!({"assets": {"put": [asset(json!({}))], "delete": ["a"]}}), "ASSET_KEY_IN_PUT_AND_DELETE", "assets.delete"),
+            (
+                json!({"i18n": {"default_locale": "en", "locales": ["en"], "detect": ["ip"]}}),
+                "INVALID_SPEC",
+                "i18n.detect",
+            ),
+            (
+                json!({"assets": {"put": [asset(json!({})), asset(json!({}))]}}),
+                "ASSET_DUPLICATE_KEY_IN_PUT",
+                "assets.put[1]",
+            ),
+            (
+                json!({"assets": {"put": [asset(json!({}))], "delete": ["a"]}}),
+                "ASSET_KEY_IN_PUT_AND_DELETE",
+                "assets.delete",
+            ),
             (
                 json!({"assets": {"put": [asset(json!({"metadata": {"a": {}}}))]}}),
                 "INVALID_ASSET_METADATA",

@@ -155,8 +155,7 @@ fn name(migration: &spec::Migration) -> MigrationName {
 impl Gateway {
     /// The database, or the refusal of a call about tables.
     pub(crate) fn database(&self) -> Result<&dyn Database> {
-        let absent =
-            || Refusal::not_here("this gateway was started without a database; start it with --database-url");
+        let absent = || Refusal::not_here("this gateway was started without a database; start it with --database-url");
         self.config().database.as_deref().ok_or_else(absent)
     }
 

@@ -155,11 +155,11 @@ mod tests {
         let content = json!({"sha256": "00".repeat(32), "size": 1});
         let function = json!({"type": "function", "name": "f"});
         let slices = json!({"site": {"replace": {"api/x.json": content, "home.html": content, "hook": content}},
-            "secrets": {"require": ["A", "B"]}, "functions": {"replace": {"f": {"source": content}}},
-            "routes": {"replace": [
-                {"pattern": "/api/*", "target": function},
-                {"pattern": "/hook", "methods": ["POST"], "target": function},
-            ]}});
+        "secrets": {"require": ["A", "B"]}, "functions": {"replace": {"f": {"source": content}}},
+        "routes": {"replace": [
+            {"pattern": "/api/*", "target": function},
+            {"pattern": "/hook", "methods": ["POST"], "target": function},
+        ]}});
         assert_eq!(
             codes(slices.clone(), &["A"]),
             [
@@ -181,7 +181,10 @@ mod tests {
             let files = json!({"docs/a.html": content, "a.txt": content, "b": content});
             codes(json!({"site": {"replace": files}, "routes": {"replace": [route]}}), &[])
         };
-        assert_eq!(alias("/a", "docs/a.html"), ["STATIC_ALIAS_RELATIVE_ASSET_RISK", "STATIC_ALIAS_DUPLICATE_CANONICAL_URL"]);
+        assert_eq!(
+            alias("/a", "docs/a.html"),
+            ["STATIC_ALIAS_RELATIVE_ASSET_RISK", "STATIC_ALIAS_DUPLICATE_CANONICAL_URL"]
+        );
         assert_eq!(
             alias("/b", "a.txt"),
             [

@@ -35,12 +35,7 @@ fn read_sql(headers: &HeaderMap, body: &Bytes) -> Result<SqlRequest> {
     Ok(SqlRequest { sql, params: Vec::new() })
 }
 
-pub(super) async fn run_sql(
-    State(api): State<Api>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Answer {
+pub(super) async fn run_sql(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Answer {
     let request = read_sql(&headers, &body)?;
     let project = served(&api, id, headers).await?;
     if request.sql.trim().is_empty() {

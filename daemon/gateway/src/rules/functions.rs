@@ -271,7 +271,11 @@ mod tests {
             (json!({"runtime": "node18"}), "INVALID_SPEC", "runtime"),
             (json!({"source": null}), "INVALID_SPEC", ""),
             (json!({"files": {"a": {"sha256": "00".repeat(32), "size": 1}}}), "INVALID_SPEC", ""),
-            (json!({"source": null, "files": {"a": {"sha256": "00".repeat(32), "size": 1}}}), "INVALID_SPEC", "entrypoint"),
+            (
+                json!({"source": null, "files": {"a": {"sha256": "00".repeat(32), "size": 1}}}),
+                "INVALID_SPEC",
+                "entrypoint",
+            ),
             (json!({"config": {"timeout_seconds": 0}}), "INVALID_SPEC", "config.timeout_seconds"),
             (json!({"config": {"timeout_seconds": 61}}), "FUNCTION_TIMEOUT_EXCEEDS_TIER", "config.timeout_seconds"),
             (json!({"config": {"memory_mb": 513}}), "FUNCTION_MEMORY_EXCEEDS_TIER", "config.memory_mb"),
@@ -282,10 +286,22 @@ mod tests {
             (json!({"deps": ["sharp@1.0.0"]}), "INVALID_SPEC", "deps"),
             (json!({"deps": ["@run402/functions@1"]}), "INVALID_SPEC", "deps"),
             (json!({"class": "edge"}), "INVALID_SPEC", "class"),
-            (json!({"triggers": [{"id": "a", "type": "schedule", "cron": "* * * *", "run": run}]}), "INVALID_SPEC", "triggers[0].cron"),
-            (json!({"triggers": [{"id": "a", "type": "email", "mailbox": "m", "events": [], "run": run}]}), "INVALID_SPEC", "triggers[0]"),
+            (
+                json!({"triggers": [{"id": "a", "type": "schedule", "cron": "* * * *", "run": run}]}),
+                "INVALID_SPEC",
+                "triggers[0].cron",
+            ),
+            (
+                json!({"triggers": [{"id": "a", "type": "email", "mailbox": "m", "events": [], "run": run}]}),
+                "INVALID_SPEC",
+                "triggers[0]",
+            ),
         ] {
-            let place = if resource.is_empty() { "functions.patch.set.f".to_owned() } else { format!("functions.patch.set.f.{resource}") };
+            let place = if resource.is_empty() {
+                "functions.patch.set.f".to_owned()
+            } else {
+                format!("functions.patch.set.f.{resource}")
+            };
             assert_eq!(read(function.clone()), Err((code.to_owned(), place)), "{function}");
         }
         assert_eq!(read(json!({"require_role": qualified})).expect_err("a schema").0, "DEPLOY_INVALID_ROLE_GATE");

@@ -18,8 +18,10 @@ pub(super) fn check(routes: &Routes) -> Result<()> {
     for (index, route) in routes.replace.iter().enumerate() {
         let at = format!("routes.replace[{index}]");
         check_route(&at, route)?;
-        let methods = route.methods.as_ref().map_or(METHODS.to_vec(), |methods| methods.iter().map(String::as_str).collect());
-        if let Some(method) = methods.into_iter().find(|method| !answered.insert((&route.pattern, method.to_string()))) {
+        let methods =
+            route.methods.as_ref().map_or(METHODS.to_vec(), |methods| methods.iter().map(String::as_str).collect());
+        if let Some(method) = methods.into_iter().find(|method| !answered.insert((&route.pattern, method.to_string())))
+        {
             return Err(Refusal::spec(&at, format!("another route answers {method} {} already", route.pattern)));
         }
     }
@@ -42,7 +44,10 @@ fn check_route(at: &str, route: &Route) -> Result<()> {
             return Err(Refusal::spec(&format!("{at}.methods"), rule));
         }
     }
-    let reads = route.methods.as_ref().is_some_and(|methods| methods.iter().all(|method| matches!(method.as_str(), "GET" | "HEAD")));
+    let reads = route
+        .methods
+        .as_ref()
+        .is_some_and(|methods| methods.iter().all(|method| matches!(method.as_str(), "GET" | "HEAD")));
     match &route.target {
         RouteTarget::Function { name } => {
             if name.is_empty() {
@@ -130,7 +135,8 @@ mod tests {
             let refused = read(json!([route])).expect_err(&route.to_string());
             assert_eq!(refused, format!("routes.replace[0].{field}"), "{route}");
         }
-        let twice = json!([{"pattern": "/a", "target": function}, {"pattern": "/a", "methods": ["PUT"], "target": function}]);
+        let twice =
+            json!([{"pattern": "/a", "target": function}, {"pattern": "/a", "methods": ["PUT"], "target": function}]);
         assert_eq!(read(twice), Err("routes.replace[1]".to_owned()));
     }
 

@@ -296,7 +296,8 @@ impl Store {
             for key in deleted_secrets {
                 transaction.execute("DELETE FROM secrets WHERE project = ?1 AND key = ?2", [&plan.project, key])?;
             }
-            let sql = "UPDATE operations SET status = 'ready', release = ?2, error = NULL, updated_at = ?3 WHERE id = ?1";
+            let sql =
+                "UPDATE operations SET status = 'ready', release = ?2, error = NULL, updated_at = ?3 WHERE id = ?1";
             transaction.execute(sql, params![plan.operation, id, now])?;
             event(
                 transaction,
