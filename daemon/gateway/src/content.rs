@@ -8,10 +8,12 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use run402::deploy::Digest;
 use sha2::{Digest as _, Sha256};
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const COPY_BYTES: usize = 1 << 20;
 /// Chunks that wait for the disk.
@@ -22,6 +24,9 @@ const QUEUE: usize = 8;
 pub(crate) struct Contents {
     content: PathBuf,
     staging: PathBuf,
+    /// Uploads of one part that this process has seen come in, and hashed. What was there before may have
+    /// been torn by a power cut after its name was given.
+    hashed: Arc<Mutex<HashSet<String>>>,
 }
 
 /// Why bytes were not taken.
@@ -42,7 +47,8 @@ pub(crate) enum ReceiveError {
 impl Contents {
     /// Whatever was being received when the gateway ended is thrown away: its upload is simply made again.
     pub(crate) fn open(state: &Path) -> io::Result<Self> {
-        let contents = Self { content: state.join("content"), staging: state.join("staging") };
+        let (content, staging) = (state.join("content"), state.join("staging"));
+        let contents = Self { content, staging, hashed: Arc::default() };
         let make = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
         make(&contents.content)?;
         make(&contents.staging)?;
@@ -52,6 +58,10 @@ impl Contents {
     pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
         let name = digest.to_string();
         self.content.join(&name[..2]).join(name)
+    }
+
+    fn hashed(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.hashed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn part(&self, upload: &str, number: u32) -> PathBuf {
@@ -107,9 +117,12 @@ impl Contents {
             (_, hashed) if hashed != digest => Err(ReceiveError::Digest { got: hashed, expected: digest }),
             _ => Ok(fs::rename(&beside, &path)?),
         });
-        if outcome.is_err() {
+        match &outcome {
+            Ok(()) => {
+                self.hashed().insert(upload.to_owned());
+            }
             // Nobody knows its name; the next start clears it too.
-            let _ = fs::remove_file(&beside);
+            Err(_) => drop(fs::remove_file(&beside)),
         }
         outcome
     }
@@ -119,12 +132,12 @@ impl Contents {
     pub(crate) fn assemble(&self, upload: &str, parts: u32, digest: &Digest) -> Result<PathBuf, ReceiveError> {
         let whole = self.staging.join(format!("{upload}.whole"));
         if parts == 1 {
-            // Its hash was checked while it came in, against the same name.
             match fs::rename(self.part(upload, 1), &whole) {
-                Ok(()) => return Ok(whole),
+                // Its hash was checked while it came in, against the same name.
+                Ok(()) if self.hashed().contains(upload) => return Ok(whole),
                 // A commit that is made again may have done this already.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
             }
             let got = copy(&mut File::open(&whole)?, &mut io::sink())?;
             return match got == *digest {
@@ -146,6 +159,7 @@ impl Contents {
 
     /// Forgets what is left of an upload.
     pub(crate) fn discard(&self, upload: &str, parts: u32) {
+        self.hashed().remove(upload);
         for number in 1..=parts {
             // What is left behind is cleared at the next start.
             let _ = fs::remove_file(self.part(upload, number));
@@ -189,19 +203,51 @@ impl Contents {
     }
 
     /// Removes what was received and never promoted, except for uploads that may still be completed.
-    pub(crate) fn clear_staging(&self, keep: &dyn Fn(&str) -> bool) -> io::Result<()> {
+    pub(crate) fn clear_staging(&self, keep: &dyn Fn(&str) -> bool, receiving: Receiving) -> io::Result<()> {
         for entry in fs::read_dir(&self.staging)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let (upload, rest) = name.split_once('.').unwrap_or((&name, ""));
             // A whole may be renamed by a commit that is made again.
             let complete = rest == "whole" || !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
-            if !complete || !keep(upload) {
-                fs::remove_file(entry.path())?;
+            let wanted = keep(upload);
+            if !wanted {
+                self.hashed().remove(upload);
+            }
+            if !wanted || !complete && receiving == Receiving::Nothing {
+                match fs::remove_file(entry.path()) {
+                    // Its upload was completed just now.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    removed => removed?,
+                }
             }
         }
         Ok(())
     }
+
+    /// Removes contents without an owner; how many. Nothing may be promoted meanwhile.
+    pub(crate) fn collect(&self, owned: &dyn Fn(&Digest) -> bool) -> io::Result<usize> {
+        let mut freed = 0;
+        for folder in fs::read_dir(&self.content)? {
+            for entry in fs::read_dir(folder?.path())? {
+                let entry = entry?;
+                // Whatever else is there was not put there by us.
+                let Ok(digest) = entry.file_name().to_string_lossy().parse::<Digest>() else { continue };
+                if !owned(&digest) {
+                    fs::remove_file(entry.path())?;
+                    freed += 1;
+                }
+            }
+        }
+        Ok(freed)
+    }
+}
+
+/// Whether parts may be coming in while they are cleared away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receiving {
+    Nothing,
+    Perhaps,
 }
 
 /// Copies to the end; the hash of what was copied.

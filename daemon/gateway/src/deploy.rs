@@ -170,6 +170,18 @@ impl Gateway {
         self.advance(begun.await?).await
     }
 
+    /// A release of the gateway's own, made of one change of what is live.
+    pub(crate) async fn release_change(&self, project: &str, spec: Spec) -> Result<Value> {
+        let id = project.to_owned();
+        let planned = self.blocking(move |gateway| {
+            let project = gateway.store().project(&id)?.ok_or_else(Refusal::unknown_project)?;
+            let planned = gateway.plan(&project, &spec, Kind::Stored, &MigrationPlan::default())?;
+            let plan = planned["plan_id"].as_str().map(|plan| gateway.store().plan(plan)).transpose()?.flatten();
+            plan.ok_or_else(|| Refusal::internal("a plan that was just made is gone"))
+        });
+        self.commit(planned.await?, None).await
+    }
+
     /// Carries an interrupted operation on.
     pub(crate) async fn carry_on(&self, operation: &str) -> Result<Value> {
         let id = operation.to_owned();

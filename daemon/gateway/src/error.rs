@@ -66,6 +66,10 @@ impl Refusal {
         Self::new(status, code, "deploy", message).at(phase, resource)
     }
 
+    pub(crate) fn other(status: StatusCode, code: &str, message: &str) -> Self {
+        Self::new(status, code, "validation", message)
+    }
+
     pub(crate) fn conflict(code: &str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, "conflict", message)
     }

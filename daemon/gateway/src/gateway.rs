@@ -1,11 +1,12 @@
 //! The gateway itself: its state, and what every edge shares.
 
-use crate::content::Contents;
+use crate::content::{Contents, Receiving};
 use crate::error::{Refusal, Result};
 use crate::serve::ports::Ports;
 use crate::slices::Database;
 use crate::store::projects::Project;
 use crate::store::{Store, StoreError};
+use run402::deploy::Digest;
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
@@ -13,7 +14,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+const SWEEP_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -131,9 +135,13 @@ impl Gateway {
     /// Finishes what the end before has interrupted.
     pub(crate) async fn recover(&self) {
         let found = self.blocking(|gateway| {
-            gateway.store().expire(OffsetDateTime::now_utc().unix_timestamp())?;
-            let keep = |upload: &str| gateway.store().knows_upload(upload).unwrap_or(true);
-            gateway.contents().clear_staging(&keep)?;
+            gateway.sweep(Receiving::Nothing)?;
+            // Nothing is on its way to an owner yet: what has none was a deleted project's.
+            let owned = |digest: &Digest| gateway.store().is_owned(digest).unwrap_or(true);
+            let freed = gateway.contents().collect(&owned)?;
+            if freed > 0 {
+                tracing::info!(contents = freed, "contents that no project has were removed");
+            }
             gateway.store().unfinished()
         });
         let unfinished = match found.await {
@@ -146,6 +154,25 @@ impl Gateway {
                 tracing::warn!(operation = operation.id, ?error, "a deploy could not be carried on");
             }
         }
+    }
+
+    /// Forgets what nobody can go on with. Blocking.
+    fn sweep(&self, receiving: Receiving) -> Result<()> {
+        self.store().expire(OffsetDateTime::now_utc().unix_timestamp())?;
+        let keep = |upload: &str| self.store().knows_upload(upload).unwrap_or(true);
+        Ok(self.contents().clear_staging(&keep, receiving)?)
+    }
+
+    /// Sweeps from time to time, until `shutdown`.
+    pub(crate) fn keep_swept(&self, shutdown: &CancellationToken) {
+        let (gateway, stopped) = (self.clone(), shutdown.clone());
+        self.tasks().spawn(async move {
+            while stopped.run_until_cancelled(tokio::time::sleep(SWEEP_INTERVAL)).await.is_some() {
+                if let Err(error) = gateway.blocking(|gateway| gateway.sweep(Receiving::Perhaps)).await {
+                    tracing::warn!(?error, "what is left of old uploads cannot be removed");
+                }
+            }
+        });
     }
 
     /// The URLs of a project's site: on a port of its own, by host name, and by path.

@@ -31,6 +31,7 @@ pub async fn run(listener: TcpListener, gateway: Gateway, shutdown: Cancellation
     gateway.listen_on(listener.local_addr()?);
     gateway.recover().await;
     gateway.open_ports(&shutdown).await;
+    gateway.keep_swept(&shutdown);
     let router = api::router(gateway.clone(), shutdown.clone());
     let stopped = shutdown.clone();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream: &mut tokio::net::TcpStream| {

@@ -3,14 +3,15 @@
 //! Handlers read the request, ask the gateway, and write JSON. Requests for a site's host name never reach
 //! the API.
 
+mod account;
 mod admin;
 mod assets;
 mod contents;
 mod database;
 mod deploys;
+mod functions;
 mod projects;
 mod releases;
-mod tiers;
 
 use crate::auth::Caller;
 use crate::error::{Refusal, Result};
@@ -18,7 +19,8 @@ use crate::gateway::Gateway;
 use crate::serve;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::HeaderMap;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
@@ -67,23 +69,32 @@ pub(crate) fn router(gateway: Gateway, shutdown: CancellationToken) -> Router {
         .route("/projects/v1/expose/validate", post(database::validate_alone))
         .route("/projects/v1/admin/{project}/secrets", get(admin::secrets).post(admin::set_secret))
         .route("/projects/v1/admin/{project}/secrets/{key}", axum::routing::delete(admin::delete_secret))
-        .route("/projects/v1/admin/{project}/functions", get(admin::functions))
+        .route("/projects/v1/admin/{project}/functions", get(functions::list))
+        .route(
+            "/projects/v1/admin/{project}/functions/{name}",
+            axum::routing::patch(functions::change).delete(functions::delete),
+        )
+        .route("/projects/v1/admin/{project}/functions/{name}/logs", get(functions::logs))
         .route("/subdomains/v1", get(admin::subdomains).post(admin::claim))
         .route("/subdomains/v1/{name}", axum::routing::delete(admin::release))
         .route("/storage/v1/blobs", get(assets::list))
-        .route("/storage/v1/blob/{*key}", get(assets::get))
+        .route("/storage/v1/blobs/diagnose", get(assets::diagnose))
+        .route("/storage/v1/blob/{*key}", get(assets::get).delete(assets::delete).post(assets::sign))
         .route("/assets/{project}/{*key}", get(assets::public))
-        .route("/tiers/v1", get(tiers::list))
-        .route("/tiers/v1/status", get(tiers::status))
-        .route("/tiers/v1/{tier}", post(tiers::set))
-        .route("/faucet/v1", post(tiers::faucet))
-        .route("/orgs/v1/lookup", get(tiers::lookup))
+        .route("/tiers/v1", get(account::tiers))
+        .route("/tiers/v1/status", get(account::status))
+        .route("/tiers/v1/{tier}", post(account::set_tier))
+        .route("/faucet/v1", post(account::faucet))
+        .route("/orgs/v1/lookup", get(account::lookup))
+        .route("/orgs/v1/{org}/billing", get(account::billing))
+        .route("/orgs/v1/{org}/billing/history", get(account::history))
+        .route("/orgs/v1/{org}/checkouts", post(account::checkout))
         .route("/sites/{project}", any(serve::by_path))
         .route("/sites/{project}/", any(serve::by_path))
         .route("/sites/{project}/{*path}", any(serve::by_path))
         .route("/rest/v1/{*path}", any(rest))
         .route("/admin/v1/rest/{*path}", any(rest))
-        .route("/functions/v1/{name}", any(functions))
+        .route("/functions/v1/{name}", any(invoke))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(api.clone(), by_host))
@@ -101,10 +112,34 @@ async fn by_host(State(api): State<Api>, request: Request, next: Next) -> Respon
     }
     let own =
         name.eq_ignore_ascii_case("localhost") || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    let api_path = !["/functions/", "/sites/"].iter().any(|prefix| request.uri().path().starts_with(prefix));
     match own {
-        true => next.run(request).await,
+        true => {
+            let response = next.run(request).await;
+            if api_path { enveloped(response) } else { response }
+        }
         false => Refusal::bad("UNKNOWN_HOST", "this gateway has no such host name").into_response(),
     }
+}
+
+/// What the router refuses by itself, such as a method or a body that is too long, as any other refusal.
+fn enveloped(response: Response) -> Response {
+    let refused = response.status().is_client_error();
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("text/plain");
+    if !refused || !kind.starts_with("text/plain") {
+        return response;
+    }
+    let (code, sentence) = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => ("METHOD_NOT_ALLOWED", "this endpoint does not answer to this method"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("PAYLOAD_TOO_LARGE", "the body is too long"),
+        _ => ("BAD_REQUEST", "the path, the query or the body cannot be read"),
+    };
+    let allow = response.headers().get(ALLOW).cloned();
+    let mut refusal = Refusal::other(response.status(), code, sentence).into_response();
+    if let Some(allow) = allow {
+        refusal.headers_mut().insert(ALLOW, allow);
+    }
+    refusal
 }
 
 async fn health() -> Json<Value> {
@@ -119,7 +154,7 @@ async fn rest() -> Refusal {
     Refusal::not_here("this gateway does not have the REST interface to tables; run SQL instead")
 }
 
-async fn functions() -> Refusal {
+async fn invoke() -> Refusal {
     Refusal::not_here("this gateway was started without a way to run functions")
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod deploys;
 pub(crate) mod projects;
 pub(crate) mod uploads;
 
+use rand::RngExt;
 use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -16,6 +17,8 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 const SCHEMA: &str = "
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS wallets (address TEXT PRIMARY KEY, tier TEXT NOT NULL, started_at TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS projects (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, owner TEXT NOT NULL, tier TEXT NOT NULL,
     anon_hash BLOB NOT NULL UNIQUE, service_hash BLOB NOT NULL UNIQUE,
@@ -46,6 +49,7 @@ CREATE TABLE IF NOT EXISTS contents (
     project TEXT NOT NULL REFERENCES projects ON DELETE CASCADE, sha256 BLOB NOT NULL, size INTEGER NOT NULL,
     PRIMARY KEY (project, sha256)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS contents_sha256 ON contents (sha256);
 CREATE TABLE IF NOT EXISTS content_plans (
     id TEXT PRIMARY KEY, project TEXT NOT NULL REFERENCES projects ON DELETE CASCADE, expires INTEGER NOT NULL
 ) STRICT;
@@ -109,6 +113,23 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic between two statements leaves an open transaction, which rolled itself back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Proves that these were put together here. Lower-case hexadecimal.
+    pub(crate) fn sign(&self, parts: &[&str]) -> Result<String, rusqlite::Error> {
+        let key = self.transaction(|transaction| {
+            let fresh: [u8; 32] = rand::rng().random();
+            transaction.execute("INSERT OR IGNORE INTO settings VALUES ('signing-key', ?1)", [fresh])?;
+            transaction
+                .query_row("SELECT value FROM settings WHERE name = 'signing-key'", [], |row| row.get::<_, Vec<u8>>(0))
+        })?;
+        let mut hasher = Sha256::new();
+        for part in parts {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        // Hashed once more with the key before it, so that what was signed cannot be gone on with.
+        Ok(hex::encode(Sha256::new().chain_update(&key).chain_update(hasher.finalize()).finalize()))
     }
 
     /// All of it, or nothing.

@@ -51,6 +51,13 @@ pub(crate) enum KeyKind {
     Service,
 }
 
+/// A wallet's tier, and since when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) tier: String,
+    pub(crate) started_at: Option<String>,
+}
+
 /// A secret's name and when it was set; never its value.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct SecretRecord {
@@ -130,9 +137,23 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn set_tier(&self, owner: &str, tier: &str) -> Result<()> {
-        self.lock().execute("UPDATE projects SET tier = ?2 WHERE owner = ?1", [owner, tier])?;
-        Ok(())
+    /// What a wallet has subscribed to; the smallest, unless it has said another.
+    pub(crate) fn lease(&self, wallet: &str) -> Result<Lease> {
+        let lease = |row: &Row<'_>| Ok(Lease { tier: row.get(0)?, started_at: Some(row.get(1)?) });
+        let sql = "SELECT tier, started_at FROM wallets WHERE address = ?1";
+        let found = self.lock().query_row(sql, [wallet], lease).optional()?;
+        Ok(found.unwrap_or_else(|| Lease { tier: "prototype".to_owned(), started_at: None }))
+    }
+
+    /// For the wallet and its projects.
+    pub(crate) fn set_tier(&self, wallet: &str, tier: &str) -> Result<Lease> {
+        self.transaction(|transaction| {
+            let now = ids::now();
+            let sql = "INSERT INTO wallets VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET tier = ?2, started_at = ?3";
+            transaction.execute(sql, [wallet, tier, &now])?;
+            transaction.execute("UPDATE projects SET tier = ?2 WHERE owner = ?1", [wallet, tier])?;
+            Ok(Lease { tier: tier.to_owned(), started_at: Some(now) })
+        })
     }
 
     /// With everything in it.

@@ -135,10 +135,20 @@ impl Store {
         Ok(connection.prepare_cached("SELECT 1 FROM uploads WHERE id = ?1")?.exists([id])?)
     }
 
+    /// Whether any project has it.
+    pub(crate) fn is_owned(&self, digest: &Digest) -> Result<bool> {
+        let connection = self.lock();
+        Ok(connection.prepare_cached("SELECT 1 FROM contents WHERE sha256 = ?1")?.exists([digest.as_bytes()])?)
+    }
+
     /// Forgets plans whose time has run out.
     pub(crate) fn expire(&self, now: i64) -> Result<()> {
-        self.lock().execute("DELETE FROM content_plans WHERE expires <= ?1", [now])?;
-        Ok(())
+        self.transaction(|transaction| {
+            transaction.execute("DELETE FROM content_plans WHERE expires <= ?1", [now])?;
+            let sql = "DELETE FROM plans WHERE expires <= ?1 AND operation NOT IN (SELECT id FROM operations)";
+            transaction.execute(sql, [now])?;
+            Ok(())
+        })
     }
 
     pub(crate) fn stored_bytes(&self, project: &str) -> Result<u64> {

@@ -142,3 +142,20 @@ async fn a_release_by_reference_is_read_from_the_contents() {
     let request = user.client.post("/apply/v1/plans", Auth::Wallet).json(&body).expect("a body");
     assert_eq!(request.send("planning").await.expect_err("not there").code, "CONTENT_MISSING");
 }
+
+#[tokio::test]
+async fn what_was_sent_before_a_restart_is_looked_at_again() {
+    let server = Server::start().await;
+    let user = server.user(1).await;
+    let (good, torn) = (plan(&user, b"hello").await, plan(&user, b"world").await);
+    assert_eq!(put(&part(&good, 0), "hello", b"hello").await, 200);
+    assert_eq!(put(&part(&torn, 0), "world", b"world").await, 200);
+    let state = server.stop().await;
+    let upload = torn["missing"][0]["upload_id"].as_str().expect("an id");
+    std::fs::write(state.path().join("staging").join(format!("{upload}.1")), [0; 5]).expect("as a power cut would");
+    let server = Server::on(state).await;
+    let user = user.at(&server.base);
+    commit(&user, &good).await.expect("it is complete");
+    assert_eq!(commit(&user, &torn).await.expect_err("it is torn").code, "BAD_DIGEST");
+    assert_eq!(check_store(&server), 1);
+}

@@ -64,7 +64,10 @@ async fn a_migration_that_fails_leaves_the_release_before() {
     let first = user.deploy(release("one", json!([]))).await.expect("the first");
     let broken = release("two", json!([{"id": "1", "sql": "CREATE TABLE a ()"}, {"id": "2", "sql": "FAIL"}]));
     let error = user.deploy(broken).await.expect_err("it fails");
-    assert_eq!((error.code.as_str(), error.deploy.phase.as_deref()), ("MIGRATION_FAILED", Some("migrate")));
+    assert_eq!(
+        (error.code.as_str(), error.deploy.as_ref().and_then(|facts| facts.phase.as_deref())),
+        ("MIGRATION_FAILED", Some("migrate"))
+    );
     let live = releases::get(&user.client, &user.project, "active", None).await.expect("a release");
     assert_eq!(live["release_id"], first.release_id);
     let listed = releases::list(&user.client, &user.project, None, None).await.expect("a list");

@@ -1,8 +1,12 @@
 //! The gateway from outside: over HTTP, by our own client, by bare requests, and by the vendor's client.
 
+mod access;
+mod account;
+mod assets;
 mod contents;
 mod databases;
 mod deploys;
+mod functions;
 mod sdk;
 mod sites;
 mod support;

@@ -3,7 +3,7 @@
 use crate::tables::Tables;
 use reqwest::Response;
 use run402::api::projects::{self, NewProject};
-use run402::client::{Client, Identity, KeyPair, Keyring};
+use run402::client::{Auth, Client, Identity, KeyPair, Keyring};
 use run402::deploy::spec::{Manifest, ReleaseSpec};
 use run402::deploy::{AllowWarnings, Deploy, Options, Polling, Released, Silent};
 use run402::error::Error;
@@ -100,6 +100,21 @@ impl User {
         let provisioned = projects::provision(&client, &NewProject::default()).await.expect("a project");
         keys.0.lock().expect("no panic").insert(provisioned.project_id.clone(), provisioned.keys);
         Self { client, project: provisioned.project_id, seed, keys }
+    }
+
+    /// The project's keys: anon, service.
+    pub(crate) fn keys(&self) -> (String, String) {
+        let keys = self.keys.0.lock().expect("no panic");
+        let pair = keys.get(&self.project).expect("the project's keys");
+        (pair.anon.reveal().to_owned(), pair.service.reveal().to_owned())
+    }
+
+    pub(crate) async fn get(&self, path: &str, auth: Auth<'_>) -> Result<Value, Error> {
+        self.client.get(path, auth).receive("reading").await
+    }
+
+    pub(crate) async fn post(&self, path: &str, auth: Auth<'_>, body: Value) -> Result<Value, Error> {
+        self.client.post(path, auth).json(&body)?.receive("writing").await
     }
 
     /// The same wallet and project, where the gateway is now.
