@@ -85,7 +85,8 @@ impl Caller {
     pub(crate) fn reader(&self, gateway: &Gateway, id: &str) -> Result<Project> {
         match &self.key {
             Some((project, _)) if project.id == id => Ok(project.clone()),
-            _ => self.signed_in().and_then(|()| self.owned(gateway, id)),
+            Some(_) if self.wallet.is_none() => Err(Refusal::unknown_project()),
+            _ => self.owned(gateway, id),
         }
     }
 

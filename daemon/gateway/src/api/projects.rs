@@ -80,7 +80,7 @@ fn describe(gateway: &Gateway, project: &Project) -> Value {
     let urls = gateway.site_urls(project, None);
     let site = project.live_release.as_ref().map(|_| urls.own);
     json!({
-        "project_id": project.id, "id": project.id, "name": project.name, "tier": project.tier, "site_url": site,
+        "project_id": project.id, "name": project.name, "tier": project.tier, "site_url": site,
         "custom_domains": [], "status": "active", "effective_status": "active", "organization_lifecycle_state": "active",
         "org_id": null, "created_at": project.created_at,
     })
