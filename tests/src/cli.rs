@@ -109,7 +109,7 @@ impl Drop for Person {
             }
             host::eventually(Duration::from_secs(5), || host::keepers(&self.home, pid.unsigned_abs()).is_empty());
         }
-        let gateway = fs::read(self.state().join("gateway/gateway.json"))
+        let gateway = fs::read(self.home.join("xdg/sandboxd-gateway/gateway.json"))
             .ok()
             .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
             .and_then(|running| i32::try_from(running["pid"].as_i64()?).ok())

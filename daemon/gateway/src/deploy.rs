@@ -50,6 +50,7 @@ impl Gateway {
         let after = before.apply(spec);
         check_targets(&after)?;
         self.check_database(spec)?;
+        check_deps(&after)?;
         let digest = after.digest();
         let is_noop = base.is_some() && before == after;
         let contents = spec.contents();
@@ -103,6 +104,19 @@ impl Gateway {
             json!({"plan_id": record.id, "operation_id": record.operation, "plan_expires_at": ids::iso(expires)}),
         );
         Ok(body)
+    }
+
+    /// Plans a release and makes it live at once, for changes that the gateway itself makes. The project's
+    /// commit lock has to be held.
+    pub(crate) fn apply_now(&self, project: &Project, spec: Value) -> Result<()> {
+        let spec = Spec::read(spec)?;
+        let planned = self.plan(project, &spec, Kind::Stored)?;
+        let id = planned["plan_id"].as_str().unwrap_or_default();
+        let plan = self.store().plan(id)?.ok_or_else(|| Refusal::internal("a plan that was just made is gone"))?;
+        self.store().begin(&plan, None)?;
+        let operation = self.store().operation(&plan.operation)?;
+        let operation = operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))?;
+        self.advance(operation).map(drop)
     }
 
     /// The release that the spec is applied to, and what it holds.
@@ -283,6 +297,20 @@ pub(crate) fn encode(part: &str) -> String {
 pub(crate) fn merge(body: &mut Value, more: Value) {
     if let (Value::Object(body), Value::Object(more)) = (body, more) {
         body.extend::<Map<String, Value>>(more);
+    }
+}
+
+/// Packages are not installed here: a function brings everything with it.
+fn check_deps(after: &Manifest) -> Result<()> {
+    match after.functions.iter().find(|(_, function)| !function.deps.is_empty()) {
+        Some((name, _)) => Err(Refusal::deploy(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "FUNCTION_BUILD_FAILED",
+            "plan",
+            &format!("functions.{name}.deps"),
+            "this gateway does not install dependencies of functions; bundle them into the function's source",
+        )),
+        None => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Secrets, functions and names of a project.
+//! Secrets and names of a project.
 
 use super::{Answer, Api, parse};
 use crate::error::{Refusal, Result};
@@ -59,24 +59,6 @@ pub(super) async fn delete_secret(
             true => Ok(json!({"status": "deleted", "key": key})),
             false => Err(Refusal::not_found("secret", "SECRET_NOT_FOUND")),
         }
-    });
-    answered.await
-}
-
-pub(super) async fn functions(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let answered = api.answer(headers, move |gateway, caller| {
-        let project = caller.served(&id)?;
-        let live = gateway.store().live_release(&project.id)?;
-        let functions: Vec<Value> = live
-            .iter()
-            .flat_map(|release| release.manifest.functions.iter().map(move |(name, function)| (release, name, function)))
-            .map(|(release, name, function)| {
-                json!({"name": name, "url": format!("{}/functions/v1/{name}", gateway.base()), "runtime": function.runtime,
-                    "timeout": function.timeout_seconds(), "memory": function.memory_mb(), "schedule": function.schedule,
-                    "created_at": release.created_at, "updated_at": release.created_at, "code_hash": function.code_hash()})
-            })
-            .collect();
-        Ok(json!({"functions": functions}))
     });
     answered.await
 }

@@ -7,6 +7,7 @@ mod admin;
 mod assets;
 mod contents;
 mod deploys;
+mod functions;
 mod projects;
 mod releases;
 mod tiers;
@@ -64,7 +65,12 @@ pub(crate) fn router(gateway: Gateway, shutdown: CancellationToken) -> Router {
         .route("/projects/v1/admin/{project}/expose", any(projects::without_database))
         .route("/projects/v1/admin/{project}/secrets", get(admin::secrets).post(admin::set_secret))
         .route("/projects/v1/admin/{project}/secrets/{key}", axum::routing::delete(admin::delete_secret))
-        .route("/projects/v1/admin/{project}/functions", get(admin::functions))
+        .route("/projects/v1/admin/{project}/functions", get(functions::list))
+        .route(
+            "/projects/v1/admin/{project}/functions/{name}",
+            axum::routing::patch(functions::change).delete(functions::delete),
+        )
+        .route("/projects/v1/admin/{project}/functions/{name}/logs", get(functions::logs))
         .route("/subdomains/v1", get(admin::subdomains).post(admin::claim))
         .route("/subdomains/v1/{name}", axum::routing::delete(admin::release))
         .route("/storage/v1/blobs", get(assets::list))
@@ -80,7 +86,7 @@ pub(crate) fn router(gateway: Gateway, shutdown: CancellationToken) -> Router {
         .route("/sites/{project}/{*path}", any(serve::by_path))
         .route("/rest/v1/{*path}", any(rest))
         .route("/admin/v1/rest/{*path}", any(rest))
-        .route("/functions/v1/{name}", any(functions))
+        .route("/functions/v1/{name}", any(functions::invoke))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(api.clone(), by_host))
@@ -114,10 +120,6 @@ async fn unknown() -> Refusal {
 
 async fn rest() -> Refusal {
     Refusal::not_here("this gateway does not have the REST interface to tables; run SQL instead")
-}
-
-async fn functions() -> Refusal {
-    Refusal::not_here("this gateway was started without a way to run functions")
 }
 
 /// JSON of a body, with the path to what is wrong in it.
