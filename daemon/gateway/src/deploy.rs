@@ -4,14 +4,18 @@
 //! becomes visible becomes so in one transaction: whenever the gateway ends, the old or the new release is
 //! live, and what was begun is carried on to the same result.
 
+use crate::assets::check_sync;
 use crate::error::{Refusal, Result};
 use crate::fault::Point;
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::release::{self, Manifest};
-use crate::spec::{Asset, BaseRelease, ContentRef, RouteTarget, Spec};
+use crate::rules::MAX_SCHEDULES;
+use crate::slices::MigrationPlan;
+use crate::spec::{BaseRelease, ContentRef, RouteTarget, Spec};
 use crate::store::deploys::{OperationRecord, PlanRecord, deployment_id};
 use crate::store::projects::Project;
+use crate::warnings::warnings;
 use axum::http::StatusCode;
 use run402::deploy::Digest;
 use serde_json::{Map, Value, json};
@@ -45,23 +49,34 @@ impl Gateway {
     }
 
     /// What the release would change; stored unless it is only looked at.
-    pub(crate) fn plan(&self, project: &Project, spec: &Spec, kind: Kind) -> Result<Value> {
+    pub(crate) fn plan(&self, project: &Project, spec: &Spec, kind: Kind, migrations: &MigrationPlan) -> Result<Value> {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
-        self.check_database(spec)?;
         check_deps(&after)?;
+        check_limits(&after)?;
+        if let (Some(assets), Kind::Stored) = (&spec.assets, kind) {
+            check_sync(assets, &before)?;
+        }
         let digest = after.digest();
-        let is_noop = base.is_some() && before == after;
+        let is_noop = base.is_some() && before == after && migrations.new.is_empty();
         let contents = spec.contents();
-        let present = self.store().present(&project.id, contents.keys())?;
-        let missing: Vec<Value> = contents
-            .values()
-            .zip(&present)
-            .map(|(content, present)| json!({"sha256": content.sha256, "size": content.size, "present": present}))
-            .collect();
-        let new: BTreeSet<Digest> =
-            contents.keys().zip(&present).filter(|(_, present)| !**present).map(|(digest, _)| *digest).collect();
+        let sizes = self.store().sizes(&project.id, contents.keys())?;
+        let mut missing = Vec::new();
+        let mut new = BTreeSet::new();
+        for (content, size) in contents.values().zip(sizes) {
+            match size {
+                Some(size) if size != content.size => {
+                    let message = format!("content {} has {size} bytes, not {}", content.sha256, content.size);
+                    return Err(Refusal::spec("content", message));
+                }
+                Some(_) => {}
+                None => {
+                    new.insert(content.sha256);
+                }
+            }
+            missing.push(json!({"sha256": content.sha256, "size": content.size, "present": size.is_some()}));
+        }
         let secrets = self.store().secret_keys(&project.id)?;
         let now = OffsetDateTime::now_utc();
         let expires = now + PLAN_LIFETIME;
@@ -78,19 +93,19 @@ impl Gateway {
             expires: expires.unix_timestamp(),
         };
         let mut body = release::diff(&before, &after, DIFF_LIMIT);
-        count_bytes(&mut body["static_assets"], &after, &new);
+        count_bytes(&mut body["static_assets"], &contents, &new);
         if let Some(assets) = &spec.assets {
-            body["asset_entries"] = assets.put.iter().map(|asset| self.asset_entry(&project.id, asset, &new)).collect();
-            body["asset_deletes"] =
-                json!(before.assets.keys().filter(|key| !after.assets.contains_key(*key)).collect::<Vec<_>>());
+            merge(&mut body, self.plan_assets(&project.id, assets, &before, &after, &new));
         }
-        body["migrations"] = migrations(&before, spec);
+        body["migrations"] = migrations.to_json();
         let fields = json!({
             "kind": "plan_response", "schema_version": "agent-deploy-observability.v1",
             "base_release_id": base, "manifest_digest": digest, "is_noop": is_noop,
             "summary": summary(&body, is_noop), "expected_events": [], "missing_content": missing,
-            "warnings": release::warnings(&after, spec, &secrets), "payment_required": null,
-            "plan_fingerprint": digest, "next_actions": [],
+            "warnings": warnings(&after, spec, &secrets), "payment_required": null, "plan_fingerprint": digest,
+            "planner_semantics_version": 1, "base_identity": {"release_id": base, "release_generation": project.generation},
+            "next_actions": [], "rehearsal": {"available": false, "rehearse_url": null},
+            "actor": {"type": "wallet", "address": project.owner},
         });
         merge(&mut body, fields);
         if kind == Kind::DryRun {
@@ -108,15 +123,17 @@ impl Gateway {
 
     /// Plans a release and makes it live at once, for changes that the gateway itself makes. The project's
     /// commit lock has to be held.
-    pub(crate) fn apply_now(&self, project: &Project, spec: Value) -> Result<()> {
-        let spec = Spec::read(spec)?;
-        let planned = self.plan(project, &spec, Kind::Stored)?;
-        let id = planned["plan_id"].as_str().unwrap_or_default();
-        let plan = self.store().plan(id)?.ok_or_else(|| Refusal::internal("a plan that was just made is gone"))?;
-        self.store().begin(&plan, None)?;
-        let operation = self.store().operation(&plan.operation)?;
-        let operation = operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))?;
-        self.advance(operation).map(drop)
+    pub(crate) async fn apply_now(&self, project: Project, spec: Value) -> Result<()> {
+        let begun = self.blocking(move |gateway| {
+            let spec = Spec::read(spec)?;
+            let planned = gateway.plan(&project, &spec, Kind::Stored, &MigrationPlan::default())?;
+            let id = planned["plan_id"].as_str().unwrap_or_default();
+            let gone = || Refusal::internal("a plan that was just made is gone");
+            let plan = gateway.store().plan(id)?.ok_or_else(gone)?;
+            gateway.store().begin(&plan, None)?;
+            gateway.store().operation(&plan.operation)?.ok_or_else(gone)
+        });
+        self.advance(begun.await?).await.map(drop)
     }
 
     /// The release that the spec is applied to, and what it holds.
@@ -143,49 +160,18 @@ impl Gateway {
         }
     }
 
-    fn check_database(&self, spec: &Spec) -> Result<()> {
-        match &spec.database {
-            Some(database) if !database.migrations.is_empty() || database.expose.is_some() => Err(Refusal::deploy(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "DATABASE_UNAVAILABLE",
-                "plan",
-                "database",
-                "this gateway was started without a database, so that a release must not have a database slice; \
-                 start it with --database-url",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn asset_entry(&self, project: &str, asset: &Asset, new: &BTreeSet<Digest>) -> Value {
-        let status = if new.contains(&asset.sha256) { "upload_pending" } else { "present" };
-        json!({"key": asset.key, "sha256": asset.sha256, "size_bytes": asset.size_bytes, "content_type": asset.content_type,
-            "visibility": asset.visibility, "immutable": asset.immutable, "status": status, "asset_ref": self.asset_ref(project, asset)})
-    }
-
-    /// What a page needs to refer to an asset.
-    pub(crate) fn asset_ref(&self, project: &str, asset: &Asset) -> Value {
-        let path: Vec<String> = asset.key.split('/').map(encode).collect();
-        let url = format!("{}/assets/{project}/{}", self.base(), path.join("/"));
-        let immutable = asset.immutable.then(|| format!("{url}?sha256={}", asset.sha256));
-        json!({"key": asset.key, "sha256": asset.sha256, "size_bytes": asset.size_bytes, "content_type": asset.content_type,
-            "visibility": asset.visibility, "url": url, "cdn_url": url, "immutable_url": immutable, "cdn_immutable_url": immutable,
-            "sri": format!("sha256-{}", asset.sha256.base64()), "etag": format!("\"sha256-{}\"", asset.sha256),
-            "content_digest": format!("sha-256=:{}:", asset.sha256.base64()), "metadata": asset.metadata})
-    }
-
     /// Makes a plan live. The same plan, or the same key and release, is made live once.
     pub(crate) async fn commit(&self, plan: PlanRecord, idempotency_key: Option<String>) -> Result<Value> {
         let lock = self.commit_lock(&plan.project);
         let _held = lock.lock().await;
-        self.blocking(move |gateway| {
+        let begun = self.blocking(move |gateway| {
             if let Some(operation) = gateway.store().operation(&plan.operation)? {
-                return gateway.advance(operation);
+                return Ok(operation);
             }
             if let Some(key) = &idempotency_key
                 && let Some(done) = gateway.store().by_idempotency_key(&plan.project, key, &plan.digest)?
             {
-                return gateway.advance(done);
+                return Ok(done);
             }
             if plan.expires <= OffsetDateTime::now_utc().unix_timestamp() {
                 let message = "the plan's time has run out; plan again";
@@ -195,9 +181,9 @@ impl Gateway {
             gateway.store().begin(&plan, idempotency_key.as_deref())?;
             Point::CommitRecorded.pass();
             let operation = gateway.store().operation(&plan.operation)?;
-            gateway.advance(operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))?)
-        })
-        .await
+            operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))
+        });
+        self.advance(begun.await?).await
     }
 
     /// Carries an interrupted operation on.
@@ -208,19 +194,20 @@ impl Gateway {
         let lock = self.commit_lock(&found.project);
         let _held = lock.lock().await;
         // It may have ended while the lock was waited for.
-        self.blocking(move |gateway| {
-            let now = gateway.store().operation(&found.id)?.unwrap_or(found);
-            gateway.advance(now)
-        })
-        .await
+        let now = self.blocking(move |gateway| Ok(gateway.store().operation(&found.id)?.unwrap_or(found)));
+        self.advance(now.await?).await
     }
 
     fn check_contents(&self, plan: &PlanRecord) -> Result<()> {
         let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
         let contents = spec.contents();
-        let present = self.store().present(&plan.project, contents.keys())?;
-        let missing: Vec<&Digest> =
-            contents.keys().zip(present).filter(|(_, present)| !present).map(|(digest, _)| digest).collect();
+        let sizes = self.store().sizes(&plan.project, contents.keys())?;
+        let missing: Vec<&Digest> = contents
+            .values()
+            .zip(sizes)
+            .filter(|(content, size)| *size != Some(content.size))
+            .map(|(content, _)| &content.sha256)
+            .collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -230,34 +217,58 @@ impl Gateway {
         Err(refusal.detail("missing", json!(shown)).retry_safe())
     }
 
-    /// From wherever an operation is to its end.
-    fn advance(&self, operation: OperationRecord) -> Result<Value> {
-        if operation.is_final() {
-            return self.snapshot(&operation);
-        }
-        let plan = self.store().plan(&operation.plan)?.ok_or_else(|| Refusal::not_found("plan", "PLAN_NOT_FOUND"))?;
-        match self.make_live(&plan) {
-            Ok(()) => Point::Activated.pass(),
-            Err(refusal) => {
-                let error = refusal.envelope();
-                self.store().fail(&operation.id, &error)?;
-                return Err(refusal);
+    /// From wherever an operation is to its end. The project's commit lock is held.
+    async fn advance(&self, operation: OperationRecord) -> Result<Value> {
+        if !operation.is_final() {
+            let plan = operation.plan.clone();
+            let read = self.blocking(move |gateway| {
+                let unknown = || Refusal::not_found("plan", "PLAN_NOT_FOUND");
+                let plan = gateway.store().plan(&plan)?.ok_or_else(unknown)?;
+                let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
+                Ok((plan, spec))
+            });
+            let (plan, spec) = read.await?;
+            match self.make_live(plan, spec).await {
+                Ok(()) => Point::Activated.pass(),
+                Err(refusal) => return Err(self.record_refusal(&operation.id, refusal).await),
             }
         }
-        let done = self.store().operation(&operation.id)?;
-        self.snapshot(&done.ok_or_else(|| Refusal::internal("an operation that has just ended is gone"))?)
+        self.blocking(move |gateway| {
+            let done = gateway.store().operation(&operation.id)?;
+            gateway.snapshot(&done.ok_or_else(|| Refusal::internal("an operation that has just ended is gone"))?)
+        })
+        .await
     }
 
-    fn make_live(&self, plan: &PlanRecord) -> Result<()> {
-        let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
-        let before = match &plan.base {
-            Some(id) => self.store().release(&plan.project, id)?.map(|release| release.manifest).unwrap_or_default(),
-            None => Manifest::default(),
-        };
-        self.store().set_status(&plan.operation, "activating")?;
-        let deleted = spec.secrets.as_ref().map(|secrets| secrets.delete.clone()).unwrap_or_default();
-        self.store().activate(plan, &before.apply(&spec), &deleted)?;
-        Ok(())
+    /// Writes down why an operation did not get through; the refusal again, for the caller.
+    async fn record_refusal(&self, operation: &str, refusal: Refusal) -> Refusal {
+        let (id, error, passing) = (operation.to_owned(), refusal.envelope(), refusal.is_passing());
+        let recorded = self.blocking(move |gateway| match passing {
+            true => gateway.store().postpone(&id, &error),
+            false => gateway.store().fail(&id, &error),
+        });
+        if let Err(error) = recorded.await {
+            // It stays where it was, and is carried on at the next start.
+            tracing::error!(operation, ?error, "why an operation did not get through cannot be written down");
+        }
+        refusal
+    }
+
+    /// Each phase is written down before it begins, and may be done twice.
+    async fn make_live(&self, plan: PlanRecord, spec: Spec) -> Result<()> {
+        if spec.database.as_ref().is_some_and(crate::spec::Database::changes_something) {
+            let operation = plan.operation.clone();
+            self.blocking(move |gateway| gateway.store().set_status(&operation, "migrating")).await?;
+            self.migrate(&plan.project, &spec).await?;
+        }
+        self.blocking(move |gateway| {
+            let base = plan.base.as_ref().map(|id| gateway.store().release(&plan.project, id)).transpose()?.flatten();
+            let before = base.map(|release| release.manifest).unwrap_or_default();
+            gateway.store().set_status(&plan.operation, "activating")?;
+            let deleted = spec.secrets.as_ref().map(|secrets| secrets.delete.clone()).unwrap_or_default();
+            gateway.store().activate(&plan, &before.apply(&spec), &deleted).map(drop)
+        })
+        .await
     }
 
     /// An operation as callers see it.
@@ -337,23 +348,27 @@ fn check_targets(after: &Manifest) -> Result<()> {
     }
 }
 
-fn count_bytes(bucket: &mut Value, after: &Manifest, new: &BTreeSet<Digest>) {
-    let unique: BTreeMap<Digest, u64> = after.site.values().map(|content| (content.sha256, content.size)).collect();
+/// Of every content that the spec refers to.
+fn count_bytes(bucket: &mut Value, contents: &BTreeMap<Digest, ContentRef>, new: &BTreeSet<Digest>) {
     let sum = |fresh: bool| {
-        unique.iter().filter(|(digest, _)| new.contains(digest) == fresh).map(|(_, size)| size).sum::<u64>()
+        let counted = contents.iter().filter(|(digest, _)| new.contains(*digest) == fresh);
+        counted.map(|(_, content)| content.size).fold(0, u64::saturating_add)
     };
     bucket["newly_uploaded_cas_bytes"] = json!(sum(true));
     bucket["reused_cas_bytes"] = json!(sum(false));
 }
 
-fn migrations(before: &Manifest, spec: &Spec) -> Value {
-    let all = spec.database.iter().flat_map(|database| &database.migrations);
-    let entry = |migration: &crate::spec::Migration| {
-        let checksum = migration.checksum.clone().unwrap_or_else(|| migration.sql_ref.sha256.to_string());
-        json!({"id": migration.id, "checksum_hex": checksum})
-    };
-    let (noop, new): (Vec<_>, Vec<_>) = all.partition(|migration| before.migrations.contains_key(&migration.id));
-    json!({"new": new.into_iter().map(entry).collect::<Vec<_>>(), "noop": noop.into_iter().map(entry).collect::<Vec<_>>()})
+/// Limits of the whole release.
+fn check_limits(after: &Manifest) -> Result<()> {
+    let scheduled = after.functions.values().filter(|function| function.schedule.is_some()).count();
+    match scheduled > MAX_SCHEDULES {
+        true => {
+            let message = format!("{scheduled} functions have a schedule; at most {MAX_SCHEDULES} may have one");
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            Err(Refusal::deploy(status, "FUNCTION_SCHEDULE_LIMIT_EXCEEDED", "plan", "functions", message))
+        }
+        false => Ok(()),
+    }
 }
 
 fn summary(body: &Value, is_noop: bool) -> String {

@@ -154,6 +154,11 @@ impl Refusal {
         self
     }
 
+    /// The gateway or its surroundings are at fault, not the request: the same may get through later.
+    pub(crate) fn is_passing(&self) -> bool {
+        self.0.status.is_server_error() && self.0.status != StatusCode::NOT_IMPLEMENTED
+    }
+
     pub(crate) fn envelope(&self) -> Value {
         let Envelope {
             code,

@@ -10,6 +10,8 @@ pub(crate) enum Point {
     ContentAssembled,
     ContentPromoted,
     CommitRecorded,
+    Migrated,
+    ReleaseWritten,
     Activated,
 }
 
@@ -22,6 +24,8 @@ impl Point {
             Self::ContentAssembled => "content-assembled",
             Self::ContentPromoted => "content-promoted",
             Self::CommitRecorded => "commit-recorded",
+            Self::Migrated => "migrated",
+            Self::ReleaseWritten => "release-written",
             Self::Activated => "activated",
         }
     }

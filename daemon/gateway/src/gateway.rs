@@ -4,6 +4,7 @@ use crate::content::Contents;
 use crate::error::{Refusal, Result};
 use crate::functions::{FunctionRunner, Logs, MAX_RUNNING};
 use crate::serve::ports::Ports;
+use crate::slices::Database;
 use crate::store::projects::Project;
 use crate::store::{Store, StoreError};
 use std::collections::HashMap;
@@ -28,11 +29,19 @@ pub struct Config {
     pub part_bytes: u64,
     /// Without one, functions are deployed and cannot be called.
     pub functions: Option<Arc<dyn FunctionRunner>>,
+    /// Without one, releases with tables are refused.
+    pub database: Option<Arc<dyn Database>>,
 }
 
 impl Config {
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), multipart_above_bytes: 64 << 20, part_bytes: 16 << 20, functions: None }
+        Self {
+            state: state.into(),
+            multipart_above_bytes: 64 << 20,
+            part_bytes: 16 << 20,
+            functions: None,
+            database: None,
+        }
     }
 }
 

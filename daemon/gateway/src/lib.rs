@@ -5,6 +5,7 @@
 //! without an account. `edges (api, serve) -> Gateway -> store, contents`.
 
 mod api;
+mod assets;
 mod auth;
 mod content;
 mod deploy;
@@ -14,9 +15,12 @@ mod functions;
 mod gateway;
 mod ids;
 mod release;
+mod rules;
 mod serve;
+pub mod slices;
 mod spec;
 mod store;
+mod warnings;
 
 pub use functions::{CODE_FOLDER, Ended, FunctionRunner, Invocation, REPLY_LIMIT_BYTES, RunnerError, SOCKET_FOLDER};
 pub use gateway::{Config, Gateway, OpenError};

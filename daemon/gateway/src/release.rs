@@ -3,7 +3,7 @@
 //! `apply(before, spec) -> after` and `diff(before, after) -> buckets`: both pure. A slice that the spec
 //! leaves out is carried forward; `replace` is the whole new set; `patch` touches only what it names.
 
-use crate::spec::{Asset, ContentRef, Function, PublicPaths, Route, RouteTarget, Spec};
+use crate::spec::{Asset, ContentRef, Function, PublicPaths, Route, Spec};
 use run402::deploy::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -60,8 +60,16 @@ impl Manifest {
                 after.functions.clone_from(replace);
             }
             if let Some(patch) = &functions.patch {
-                after.functions.extend(patch.set.clone());
+                for (name, function) in &patch.set {
+                    let before = after.functions.remove(name).and_then(|before| before.schedule);
+                    let schedule = function.schedule.clone().or(before);
+                    after.functions.insert(name.clone(), Function { schedule, ..function.clone() });
+                }
                 after.functions.retain(|name, _| !patch.delete.contains(name));
+            }
+            for function in after.functions.values_mut() {
+                // None, and one that was taken away, are the same from here on.
+                function.schedule = function.schedule.take().flatten().map(Some);
             }
         }
         if let Some(secrets) = &spec.secrets {
@@ -85,9 +93,9 @@ impl Manifest {
             after.assets.extend(assets.put.iter().map(|asset| (asset.key.clone(), asset.clone())));
             let gone: BTreeSet<&String> = assets.delete.iter().collect();
             after.assets.retain(|key, _| !gone.contains(key));
-            if let Some(prefix) = assets.sync.as_ref().and_then(|sync| sync.get("prefix")?.as_str()) {
+            if let Some(sync) = &assets.sync {
                 let kept: BTreeSet<&String> = assets.put.iter().map(|asset| &asset.key).collect();
-                after.assets.retain(|key, _| !key.starts_with(prefix) || kept.contains(key));
+                after.assets.retain(|key, _| !is_below(key, &sync.prefix) || kept.contains(key));
             }
         }
         if let Some(i18n) = &spec.i18n {
@@ -97,12 +105,8 @@ impl Manifest {
             if let Some(expose) = &database.expose {
                 after.expose = Some(expose.clone());
             }
-            let checksum = |migration: &crate::spec::Migration| {
-                migration.checksum.clone().unwrap_or_else(|| migration.sql_ref.sha256.to_string())
-            };
-            after
-                .migrations
-                .extend(database.migrations.iter().map(|migration| (migration.id.clone(), checksum(migration))));
+            let named = |migration: &crate::spec::Migration| (migration.id.clone(), migration.checksum());
+            after.migrations.extend(database.migrations.iter().map(named));
         }
         after
     }
@@ -206,34 +210,9 @@ fn routes(before: &Manifest, after: &Manifest) -> Value {
     bucket
 }
 
-/// What somebody should look at before the release is live. `present` are the secrets that have a value.
-pub(crate) fn warnings(after: &Manifest, spec: &Spec, present: &BTreeSet<String>) -> Vec<Value> {
-    let mut warnings = Vec::new();
-    let missing: Vec<&String> = after.secrets.difference(present).collect();
-    if !missing.is_empty() {
-        let list = missing.iter().map(|key| key.as_str()).collect::<Vec<_>>().join(", ");
-        warnings.push(json!({"code": "MISSING_REQUIRED_SECRET", "severity": "high", "requires_confirmation": true,
-            "message": format!("the release needs secrets that have no value: {list}"), "affected": missing}));
-    }
-    if spec.routes.is_none() {
-        return warnings;
-    }
-    for route in &after.routes {
-        let wild = route.prefix().is_some();
-        let reads = route.allows("GET");
-        if let RouteTarget::Function { name } = &route.target {
-            warnings.push(json!({"code": "PUBLIC_ROUTED_FUNCTION", "severity": "info", "requires_confirmation": false,
-                "message": format!("anybody can call function {name} at {}", route.pattern), "affected": [route.pattern]}));
-        }
-        let shadowed: Vec<&String> =
-            after.site.keys().filter(|path| reads && covers(route, &format!("/{path}"))).take(10).collect();
-        if !shadowed.is_empty() {
-            let code = if wild { "WILDCARD_ROUTE_SHADOWS_STATIC_PATHS" } else { "ROUTE_SHADOWS_STATIC_PATH" };
-            warnings.push(json!({"code": code, "severity": "warn", "requires_confirmation": false,
-                "message": format!("{} is answered in place of files of the site", route.pattern), "affected": shadowed}));
-        }
-    }
-    warnings
+/// Whether a key is below a prefix, which ends where a name ends: `img` is not before `img2/a`.
+pub(crate) fn is_below(key: &str, prefix: &str) -> bool {
+    key.strip_prefix(prefix.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Whether a route is for this path.
@@ -285,18 +264,5 @@ mod tests {
         assert_eq!(diff(&after, &after, 100)["site"]["totals"], json!({"added": 0, "removed": 0, "changed": 0}));
         assert_ne!(before.digest(), after.digest());
         assert_eq!(after.digest(), apply(&after, json!({"site": {"patch": {"delete": ["none"]}}})).digest());
-    }
-
-    #[test]
-    fn warnings_name_what_is_missing_and_what_is_hidden() {
-        let spec = json!({"project_id": "p", "site": {"replace": {"api/x.json": content("x")}}, "secrets": {"require": ["A", "B"]},
-            "functions": {"replace": {"f": {"source": content("f")}}},
-            "routes": {"replace": [{"pattern": "/api/*", "target": {"type": "function", "name": "f"}}]}});
-        let spec = Spec::read(spec).expect("a spec");
-        let after = Manifest::default().apply(&spec);
-        let found = warnings(&after, &spec, &BTreeSet::from(["A".to_owned()]));
-        let codes: Vec<_> = found.iter().map(|warning| warning["code"].as_str().expect("a code")).collect();
-        assert_eq!(codes, ["MISSING_REQUIRED_SECRET", "PUBLIC_ROUTED_FUNCTION", "WILDCARD_ROUTE_SHADOWS_STATIC_PATHS"]);
-        assert_eq!(found[0]["affected"], json!(["B"]));
     }
 }

@@ -1,18 +1,15 @@
 //! A release as it comes over the wire, read strictly.
 //!
-//! Input: JSON of a client that is not trusted. Output: [`Spec`], with every rule of its own kept; what
+//! Input: JSON of a client that is not trusted. Output: [`Spec`], with the rules of `rules` kept; what
 //! depends on the release before is judged in `release`. Written apart from the client's own form on
 //! purpose: a mistake in one shows in the other.
 
 use crate::error::{Refusal, Result};
+use crate::rules;
 use run402::deploy::Digest;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-
-/// Longer lists are refused.
-const MAX_FILES: usize = 200_000;
-const MAX_PATH_BYTES: usize = 4096;
+use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +90,13 @@ pub(crate) struct Database {
     pub(crate) migrations: Vec<Migration>,
 }
 
+impl Database {
+    /// Whether a database is needed for it.
+    pub(crate) fn changes_something(&self) -> bool {
+        !self.migrations.is_empty() || self.expose.is_some()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Migration {
@@ -102,6 +106,13 @@ pub(crate) struct Migration {
     pub(crate) sql_ref: ContentRef,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) transaction: Option<Transaction>,
+}
+
+impl Migration {
+    /// That of its text, unless the author says another.
+    pub(crate) fn checksum(&self) -> String {
+        self.checksum.clone().unwrap_or_else(|| self.sql_ref.sha256.to_string())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,8 +167,9 @@ pub(crate) struct Function {
     pub(crate) deps: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) triggers: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) schedule: Option<String>,
+    /// Null takes it away; when it is left out of a patch, the one before stays.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub(crate) schedule: Option<Option<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) require_auth: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -305,7 +317,26 @@ pub(crate) struct Assets {
     #[serde(default)]
     pub(crate) delete: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) sync: Option<Value>,
+    pub(crate) sync: Option<AssetSync>,
+}
+
+/// Assets below a prefix that are not put go away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AssetSync {
+    pub(crate) prefix: String,
+    pub(crate) prune: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) confirm: Option<SyncConfirmation>,
+}
+
+/// What the author was shown, and agreed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SyncConfirmation {
+    pub(crate) base_revision: String,
+    pub(crate) delete_set_digest: String,
+    pub(crate) expected_delete_count: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -329,47 +360,8 @@ impl Spec {
             let path = error.path().to_string();
             Refusal::spec(&path, error.inner().to_string())
         })?;
-        spec.check()?;
+        rules::check(&spec)?;
         Ok(spec)
-    }
-
-    fn check(&self) -> Result<()> {
-        if let Some(site) = &self.site {
-            if site.replace.is_some() && site.patch.is_some() {
-                return Err(Refusal::spec("site", "a site has replace or patch, not both"));
-            }
-            let put = site.patch.as_ref().map(|patch| &patch.put);
-            site.replace.iter().chain(put).try_for_each(|files| check_files("site", files))?;
-        }
-        for (name, function) in self.functions() {
-            check_function(name, function)?;
-        }
-        if let Some(routes) = &self.routes {
-            check_routes(routes)?;
-        }
-        if let Some(secrets) = &self.secrets {
-            let keys: BTreeSet<&String> = secrets.require.iter().chain(&secrets.delete).collect();
-            let good = keys.iter().all(|key| run402::deploy::rules::is_secret_key(key));
-            if !good || keys.len() != secrets.require.len() + secrets.delete.len() {
-                return Err(Refusal::spec("secrets", "every key is well-formed and named once"));
-            }
-        }
-        if let Some(database) = &self.database {
-            let ids: BTreeSet<&String> = database.migrations.iter().map(|migration| &migration.id).collect();
-            if ids.len() != database.migrations.len() || ids.contains(&String::new()) {
-                return Err(Refusal::spec("database.migrations", "every migration has an id of its own"));
-            }
-        }
-        if let Some(names) = &self.subdomains {
-            let all = names.set.iter().flatten().chain(&names.add).chain(&names.remove);
-            if let Some(bad) = all.into_iter().find(|name| !is_label(name)) {
-                return Err(Refusal::spec("subdomains", format!("{bad:?} is not a name for a subdomain")));
-            }
-        }
-        match self.assets.as_ref().and_then(|assets| assets.put.iter().find(|asset| !is_path(&asset.key))) {
-            Some(asset) => Err(Refusal::spec("assets.put", format!("{:?} is not a key", asset.key))),
-            None => Ok(()),
-        }
     }
 
     fn functions(&self) -> impl Iterator<Item = (&String, &Function)> {
@@ -381,99 +373,26 @@ impl Spec {
     /// Every content that it refers to, once, in the order of their names.
     pub(crate) fn contents(&self) -> BTreeMap<Digest, ContentRef> {
         let mut contents = BTreeMap::new();
-        let mut add = |content: &ContentRef| {
+        self.each_content(&mut |content| {
             contents.entry(content.sha256).or_insert_with(|| content.clone());
-        };
-        if let Some(site) = &self.site {
-            let put = site.patch.as_ref().map(|patch| &patch.put);
-            site.replace.iter().chain(put).flatten().for_each(|(_, content)| add(content));
-        }
-        self.functions()
-            .for_each(|(_, function)| function.contents().into_iter().for_each(|(_, content)| add(content)));
-        self.database.iter().flat_map(|database| &database.migrations).for_each(|migration| add(&migration.sql_ref));
-        for asset in self.assets.iter().flat_map(|assets| &assets.put) {
-            add(&ContentRef::new(asset.sha256, asset.size_bytes, Some(asset.content_type.clone())));
-        }
+        });
         contents
     }
-}
 
-fn check_files(place: &str, files: &BTreeMap<String, ContentRef>) -> Result<()> {
-    if files.len() > MAX_FILES {
-        return Err(Refusal::spec(place, format!("at most {MAX_FILES} files are taken")));
-    }
-    match files.keys().find(|path| !is_path(path)) {
-        Some(path) => {
-            Err(Refusal::spec(place, format!("{path:?} is not a relative path without empty, . and .. parts")))
+    /// Every reference to a content.
+    pub(crate) fn each_content(&self, visit: &mut dyn FnMut(&ContentRef)) {
+        if let Some(site) = &self.site {
+            let put = site.patch.as_ref().map(|patch| &patch.put);
+            site.replace.iter().chain(put).flatten().for_each(|(_, content)| visit(content));
         }
-        None => Ok(()),
-    }
-}
-
-fn is_path(path: &str) -> bool {
-    path.len() <= MAX_PATH_BYTES
-        && !path.contains('\0')
-        && path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.len() <= 255)
-}
-
-/// A part of a host name.
-pub(crate) fn is_label(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    (1..=63).contains(&name.len())
-        && name.bytes().all(|byte| plain(byte) || byte == b'-')
-        && name.bytes().next().is_some_and(plain)
-        && name.bytes().last().is_some_and(plain)
-}
-
-fn check_function(name: &str, function: &Function) -> Result<()> {
-    let at = format!("functions.{name}");
-    if !run402::api::functions::is_name(name) {
-        return Err(Refusal::spec(&at, "this is not a name for a function"));
-    }
-    if function.runtime != "node22" {
-        return Err(Refusal::spec(&format!("{at}.runtime"), "the only runtime is node22"));
-    }
-    if function.source.is_some() == function.files.is_some() {
-        return Err(Refusal::spec(&at, "a function has exactly one of source and files"));
-    }
-    if let Some(files) = &function.files {
-        check_files(&at, files)?;
-        if !files.contains_key(function.entrypoint()) {
-            return Err(Refusal::spec(&format!("{at}.entrypoint"), "the entrypoint is one of the files"));
+        for (_, function) in self.functions() {
+            function.contents().into_iter().for_each(|(_, content)| visit(content));
+        }
+        self.database.iter().flat_map(|database| &database.migrations).for_each(|migration| visit(&migration.sql_ref));
+        for asset in self.assets.iter().flat_map(|assets| &assets.put) {
+            visit(&ContentRef::new(asset.sha256, asset.size_bytes, Some(asset.content_type.clone())));
         }
     }
-    if function.config.timeout_seconds == Some(0) || function.config.memory_mb == Some(0) {
-        return Err(Refusal::spec(&format!("{at}.config"), "timeout and memory are positive"));
-    }
-    match &function.schedule {
-        Some(schedule) if schedule.split_whitespace().count() != 5 => {
-            Err(Refusal::spec(&format!("{at}.schedule"), "a schedule has five fields"))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_routes(routes: &Routes) -> Result<()> {
-    for (index, route) in routes.replace.iter().enumerate() {
-        let at = format!("routes.replace[{index}]");
-        let stars = route.pattern.matches('*').count();
-        let wild = stars == 0 || stars == 1 && route.pattern.ends_with("/*");
-        if !route.pattern.starts_with('/') || !wild || route.pattern.contains(['?', '#']) {
-            return Err(Refusal::spec(
-                &format!("{at}.pattern"),
-                "a pattern is a path, with /* at its end for everything below it",
-            ));
-        }
-        if route.methods.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Refusal::spec(&format!("{at}.methods"), "methods are left out, or not empty"));
-        }
-        if let RouteTarget::Static { file } = &route.target
-            && (stars > 0 || !is_path(file))
-        {
-            return Err(Refusal::spec(&format!("{at}.target"), "a static target is a file under an exact pattern"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::{Answer, Api, parse};
 use crate::error::{Refusal, Result};
-use crate::spec::is_label;
+use crate::rules::is_subdomain;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -81,7 +81,7 @@ struct ClaimRequest {
 pub(super) async fn claim(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> Answer {
     let ClaimRequest { name, deployment_id } = parse(&body)?;
     // A project's own host name cannot be taken from it.
-    if !is_label(&name) || name.starts_with("prj-") {
+    if !is_subdomain(&name) {
         return Err(Refusal::bad(
             "BAD_FIELD",
             "a name is 1 to 63 lower-case letters, digits and -, and does not start with prj-",

@@ -58,7 +58,12 @@ pub(super) async fn plan(State(api): State<Api>, headers: HeaderMap, body: Bytes
         };
         let mut seen = BTreeSet::new();
         let wanted: Vec<&Wanted> = request.content.iter().filter(|wanted| seen.insert(wanted.sha256)).collect();
-        let present = gateway.store().present(&project.id, wanted.iter().map(|wanted| &wanted.sha256))?;
+        let sizes = gateway.store().sizes(&project.id, wanted.iter().map(|wanted| &wanted.sha256))?;
+        let wrong = wanted.iter().zip(&sizes).find(|(wanted, size)| size.is_some_and(|size| size != wanted.size));
+        if let Some((wanted, _)) = wrong {
+            return Err(Refusal::bad("BAD_FIELD", format!("content {} has another size", wanted.sha256)));
+        }
+        let present: Vec<bool> = sizes.iter().map(Option::is_some).collect();
         let missing = wanted.iter().zip(&present).filter(|(_, present)| !**present).map(|(wanted, _)| *wanted);
         let uploads: Vec<(Upload, String)> = missing.map(|wanted| upload(gateway, wanted)).collect();
         let expires = OffsetDateTime::now_utc() + LIFETIME;

@@ -56,26 +56,33 @@ pub(super) async fn plan(
         return Err(Refusal::bad("BAD_FIELD", "mode is reviewed_plan or absent"));
     }
     let kind = if query.dry_run { Kind::DryRun } else { Kind::Stored };
-    let answered = api.answer(headers, move |gateway, caller| {
-        let named = request.spec.get("project_id").or_else(|| request.spec.get("project"));
+    let gateway = &api.gateway;
+    let PlanRequest { spec, manifest_ref, required_plan, .. } = request;
+    let read = gateway.blocking(move |gateway| {
+        let caller = Caller::read(gateway, &headers)?;
+        let named = spec.get("project_id").or_else(|| spec.get("project"));
         let id =
             named.and_then(Value::as_str).ok_or_else(|| Refusal::spec("project_id", "the release names no project"))?;
         let project = caller.owned(gateway, id)?;
-        let value = match &request.manifest_ref {
+        let spec = Spec::read(match &manifest_ref {
             Some(reference) => gateway.referenced_spec(&project.id, reference)?,
-            None => request.spec.clone(),
-        };
-        let spec = Spec::read(value)?;
-        if spec.project_id != project.id {
-            return Err(Refusal::spec("project_id", "the manifest is for another project"));
+            None => spec,
+        })?;
+        match spec.project_id == project.id {
+            true => Ok((project, spec)),
+            false => Err(Refusal::spec("project_id", "the manifest is for another project")),
         }
-        let planned = gateway.plan(&project, &spec, kind)?;
-        match &request.required_plan {
+    });
+    let (project, spec) = read.await?;
+    let migrations = gateway.plan_database(&project.id, &spec).await?;
+    let planned = gateway.blocking(move |gateway| {
+        let planned = gateway.plan(&project, &spec, kind, &migrations)?;
+        match &required_plan {
             Some(required) => check_required(gateway, required, &planned).map(|()| planned),
             None => Ok(planned),
         }
     });
-    answered.await
+    planned.await.map(Json)
 }
 
 /// The release is still the one that was approved.

@@ -7,6 +7,7 @@ use crate::functions::{self, Live, Request};
 use crate::gateway::Gateway;
 use crate::serve;
 use crate::store::projects::Project;
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, Uri};
@@ -94,22 +95,22 @@ pub(super) async fn change(
     }
     let lock = api.gateway.commit_lock(&id);
     let _held = lock.lock().await;
-    let answered = api.answer(headers, move |gateway, caller| {
-        let project = caller.served(&id)?;
+    let changed = api.gateway.blocking(move |gateway| {
+        let project = Caller::read(gateway, &headers)?.served(&id)?;
         let (at, mut live) = find(gateway, &project, &name)?;
         if let Some(schedule) = request.schedule {
-            live.function.schedule = schedule;
+            live.function.schedule = Some(schedule);
         }
-        let config = request.config.as_ref();
-        live.function.config.timeout_seconds =
-            config.and_then(|config| config.timeout).or(live.function.config.timeout_seconds);
-        live.function.config.memory_mb = config.and_then(|config| config.memory).or(live.function.config.memory_mb);
+        let (config, given) = (&mut live.function.config, request.config.as_ref());
+        config.timeout_seconds = given.and_then(|given| given.timeout).or(config.timeout_seconds);
+        config.memory_mb = given.and_then(|given| given.memory).or(config.memory_mb);
         let function = serde_json::to_value(&live.function).map_err(Refusal::internal)?;
-        let spec = json!({"project_id": project.id, "functions": {"patch": {"set": {(name.clone()): function}}}});
-        gateway.apply_now(&project, spec)?;
-        Ok(describe(gateway, &at, &live))
+        let spec = json!({"project_id": project.id, "functions": {"patch": {"set": {(name): function}}}});
+        Ok((describe(gateway, &at, &live), project, spec))
     });
-    answered.await
+    let (described, project, spec) = changed.await?;
+    api.gateway.apply_now(project, spec).await?;
+    Ok(Json(described))
 }
 
 pub(super) async fn delete(
@@ -119,13 +120,15 @@ pub(super) async fn delete(
 ) -> Answer {
     let lock = api.gateway.commit_lock(&id);
     let _held = lock.lock().await;
-    let answered = api.answer(headers, move |gateway, caller| {
-        let project = caller.served(&id)?;
-        find(gateway, &project, &name)?;
-        gateway.apply_now(&project, json!({"project_id": project.id, "functions": {"patch": {"delete": [name]}}}))?;
-        Ok(json!({"status": "deleted", "name": name}))
+    let wanted = name.clone();
+    let project = api.gateway.blocking(move |gateway| {
+        let project = Caller::read(gateway, &headers)?.served(&id)?;
+        find(gateway, &project, &wanted).map(|_| project)
     });
-    answered.await
+    let project = project.await?;
+    let spec = json!({"project_id": project.id, "functions": {"patch": {"delete": [name]}}});
+    api.gateway.apply_now(project, spec).await?;
+    Ok(Json(json!({"status": "deleted", "name": name})))
 }
 
 fn find(gateway: &Gateway, project: &Project, name: &str) -> Result<(String, Live)> {

@@ -6,6 +6,7 @@
 mod admin;
 mod assets;
 mod contents;
+mod database;
 mod deploys;
 mod functions;
 mod projects;
@@ -60,9 +61,11 @@ pub(crate) fn router(gateway: Gateway, shutdown: CancellationToken) -> Router {
         .route("/projects/v1", get(projects::list).post(projects::create))
         .route("/projects/v1/{project}", get(projects::get).patch(projects::rename).delete(projects::delete))
         .route("/projects/v1/admin/{project}/usage", get(projects::usage))
-        .route("/projects/v1/admin/{project}/schema", get(projects::without_database))
-        .route("/projects/v1/admin/{project}/sql", post(projects::without_database))
-        .route("/projects/v1/admin/{project}/expose", any(projects::without_database))
+        .route("/projects/v1/admin/{project}/schema", get(database::schema))
+        .route("/projects/v1/admin/{project}/sql", post(database::run_sql))
+        .route("/projects/v1/admin/{project}/expose", get(database::exposed).post(database::expose))
+        .route("/projects/v1/admin/{project}/expose/validate", post(database::validate))
+        .route("/projects/v1/expose/validate", post(database::validate_alone))
         .route("/projects/v1/admin/{project}/secrets", get(admin::secrets).post(admin::set_secret))
         .route("/projects/v1/admin/{project}/secrets/{key}", axum::routing::delete(admin::delete_secret))
         .route("/projects/v1/admin/{project}/functions", get(functions::list))

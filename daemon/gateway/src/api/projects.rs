@@ -1,10 +1,12 @@
 //! `/projects/v1`: projects of a wallet.
 
 use super::{Answer, Api, parse};
+use crate::auth::Caller;
 use crate::error::{Refusal, Result};
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::store::projects::Project;
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
@@ -48,17 +50,30 @@ pub(super) async fn create(State(api): State<Api>, headers: HeaderMap, body: Byt
     check_tier(&tier)?;
     let name = request.name.unwrap_or_else(|| "project".to_owned());
     check_name(&name)?;
-    let answered = api.answer(headers, move |gateway, caller| {
-        let (anon, service) = (ids::secret("anon_"), ids::secret("service_"));
-        let project = gateway.store().create_project(&name, caller.wallet()?, &tier, &anon, &service)?;
-        let base = gateway.base();
-        Ok(json!({
-            "project_id": project.id, "anon_key": anon, "service_key": service, "schema_slot": null,
-            "endpoints": {"rest_url": format!("{base}/rest/v1"), "static_base_url": format!("{base}/sites/{}", project.id),
-                "storage_base_url": format!("{base}/storage/v1")},
-        }))
+    let (anon, service) = (ids::secret("anon_"), ids::secret("service_"));
+    let keys = (anon.clone(), service.clone());
+    let made = api.gateway.blocking(move |gateway| {
+        let caller = Caller::read(gateway, &headers)?;
+        gateway.store().create_project(&name, caller.wallet()?, &tier, &keys.0, &keys.1)
     });
-    answered.await
+    let project = made.await?;
+    let schema = match api.gateway.config().database.as_deref() {
+        None => None,
+        Some(database) => match database.create_project(&project.id).await {
+            Ok(schema) => Some(schema),
+            Err(fault) => {
+                // Nobody knows its keys yet.
+                api.gateway.blocking(move |gateway| gateway.store().delete_project(&project.id)).await?;
+                return Err(fault.into());
+            }
+        },
+    };
+    let base = api.gateway.base();
+    Ok(Json(json!({
+        "project_id": project.id, "anon_key": anon, "service_key": service, "schema_slot": schema,
+        "endpoints": {"rest_url": format!("{base}/rest/v1"), "static_base_url": format!("{base}/sites/{}", project.id),
+            "storage_base_url": format!("{base}/storage/v1")},
+    })))
 }
 
 fn describe(gateway: &Gateway, project: &Project) -> Value {
@@ -114,12 +129,17 @@ pub(super) async fn rename(State(api): State<Api>, Path(id): Path<String>, heade
 }
 
 pub(super) async fn delete(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let answered = api.answer(headers, move |gateway, caller| {
-        let project = caller.served(&id)?;
-        gateway.store().delete_project(&project.id)?;
-        Ok(json!({"status": "deleted", "project_id": project.id}))
-    });
-    answered.await
+    let project = api.gateway.blocking(move |gateway| Caller::read(gateway, &headers)?.served(&id)).await?;
+    // Not while a release of it is being made live.
+    let lock = api.gateway.commit_lock(&project.id);
+    let _held = lock.lock().await;
+    // The tables first: as long as the project is there, its owner can try again.
+    if let Some(database) = api.gateway.config().database.as_deref() {
+        database.drop_project(&project.id).await?;
+    }
+    let id = project.id.clone();
+    api.gateway.blocking(move |gateway| gateway.store().delete_project(&id)).await?;
+    Ok(Json(json!({"status": "deleted", "project_id": project.id})))
 }
 
 pub(super) async fn usage(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
@@ -128,15 +148,6 @@ pub(super) async fn usage(State(api): State<Api>, Path(id): Path<String>, header
         let bytes = gateway.store().stored_bytes(&project.id)?;
         Ok(json!({"project_id": project.id, "tier": project.tier, "api_calls": 0, "api_calls_limit": null, "storage_bytes": bytes,
             "storage_limit_bytes": null, "effective_status": "active", "organization_lifecycle_state": "active"}))
-    });
-    answered.await
-}
-
-/// Everything about tables, on a gateway that has none.
-pub(super) async fn without_database(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
-    let answered = api.answer(headers, move |_, caller| {
-        caller.served(&id)?;
-        Err(Refusal::not_here("this gateway was started without a database; start it with --database-url"))
     });
     answered.await
 }

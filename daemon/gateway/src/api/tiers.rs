@@ -3,17 +3,13 @@
 use super::projects::{TIERS, check_tier};
 use super::{Answer, Api, parse};
 use crate::ids;
+use crate::rules::limits;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// Longest time, most memory, scheduled functions, shortest interval. As much as `team` has elsewhere.
-fn limits() -> Value {
-    json!({"max_function_timeout_seconds": 60, "max_function_memory_mb": 512, "max_scheduled_functions": 10, "min_cron_interval_minutes": 1})
-}
 
 pub(super) async fn list() -> Json<Value> {
     let tier = |name: &str| {

@@ -45,7 +45,7 @@ impl Gateway {
             for project in gateway.store().projects()? {
                 let Some(release) = gateway.store().live_release(&project.id)? else { continue };
                 for (name, function) in release.manifest.functions {
-                    if function.schedule.as_deref().is_some_and(|schedule| is_due(schedule, minute)) {
+                    if function.schedule.clone().flatten().is_some_and(|schedule| is_due(&schedule, minute)) {
                         due.push(Live { project: project.id.clone(), name, function });
                     }
                 }

@@ -3,6 +3,7 @@
 use super::Store;
 use super::projects::{self, claim};
 use crate::error::{Refusal, Result};
+use crate::fault::Point;
 use crate::ids;
 use crate::release::Manifest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -233,8 +234,17 @@ impl Store {
             Ok(event(
                 transaction,
                 operation,
-                json!({"type": "commit.phase.detail", "phase": status, "status": "started"}),
+                json!({"type": "commit.phase.detail", "phase": phase(status), "status": "started"}),
             )?)
+        })
+    }
+
+    /// It did not get through this time: it is carried on when asked to, and at the next start.
+    pub(crate) fn postpone(&self, operation: &str, error: &Value) -> Result<()> {
+        self.transaction(|transaction| {
+            let sql = "UPDATE operations SET status = 'activation_pending', error = ?2, updated_at = ?3 WHERE id = ?1";
+            transaction.execute(sql, params![operation, error.to_string(), ids::now()])?;
+            Ok(event(transaction, operation, json!({"type": "log", "level": "warn", "message": error["message"]}))?)
         })
     }
 
@@ -272,6 +282,7 @@ impl Store {
                     now
                 ],
             )?;
+            Point::ReleaseWritten.pass();
             supersede(transaction, &project, &id, generation, &now)?;
             let names = transaction
                 .prepare("SELECT name FROM subdomains WHERE project = ?1")?
@@ -288,7 +299,8 @@ impl Store {
             for key in deleted_secrets {
                 transaction.execute("DELETE FROM secrets WHERE project = ?1 AND key = ?2", [&plan.project, key])?;
             }
-            let sql = "UPDATE operations SET status = 'ready', release = ?2, updated_at = ?3 WHERE id = ?1";
+            let sql =
+                "UPDATE operations SET status = 'ready', release = ?2, error = NULL, updated_at = ?3 WHERE id = ?1";
             transaction.execute(sql, params![plan.operation, id, now])?;
             event(
                 transaction,
@@ -323,6 +335,18 @@ impl Store {
             )?;
             Ok((found.live_release, operation))
         })
+    }
+}
+
+/// What clients call the phase of an operation in this status.
+fn phase(status: &str) -> &str {
+    match status {
+        "staging" => "stage",
+        "gating" => "migrate-gate",
+        "migrating" => "migrate",
+        "schema_settling" => "schema-settle",
+        "activating" | "activation_pending" => "activate",
+        other => other,
     }
 }
 

@@ -56,15 +56,19 @@ impl Store {
         Ok(statement.exists(params![project, digest.as_bytes()])?)
     }
 
-    /// Which of these the project has.
-    pub(crate) fn present<'a>(&self, project: &str, digests: impl Iterator<Item = &'a Digest>) -> Result<Vec<bool>> {
+    /// The size of each of these that the project has.
+    pub(crate) fn sizes<'a>(
+        &self,
+        project: &str,
+        digests: impl Iterator<Item = &'a Digest>,
+    ) -> Result<Vec<Option<u64>>> {
         let connection = self.lock();
-        let mut statement = connection.prepare_cached("SELECT 1 FROM contents WHERE project = ?1 AND sha256 = ?2")?;
-        let mut present = Vec::new();
-        for digest in digests {
-            present.push(statement.exists(params![project, digest.as_bytes()])?);
-        }
-        Ok(present)
+        let mut statement =
+            connection.prepare_cached("SELECT size FROM contents WHERE project = ?1 AND sha256 = ?2")?;
+        let size = |digest: &Digest| {
+            Ok(statement.query_row(params![project, digest.as_bytes()], |row| row.get(0)).optional()?)
+        };
+        digests.map(size).collect()
     }
 
     /// `uploads` with the token that each may be sent with.

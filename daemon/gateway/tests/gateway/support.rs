@@ -1,5 +1,6 @@
 //! A gateway on a free port, and wallets with projects on it.
 
+use crate::tables::Tables;
 use reqwest::Response;
 use run402::api::projects::{self, NewProject};
 use run402::client::{Client, Identity, KeyPair, Keyring};
@@ -7,6 +8,7 @@ use run402::deploy::spec::{Manifest, ReleaseSpec};
 use run402::deploy::{AllowWarnings, Deploy, Options, Polling, Released, Silent};
 use run402::error::Error;
 use run402::signin::Signer;
+use run402_gateway::slices::Database;
 use run402_gateway::{Config, Gateway};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -34,9 +36,11 @@ impl Server {
     }
 
     pub(crate) async fn on(state: tempfile::TempDir) -> Self {
-        // Small enough that tests see parts.
-        let config = Config { multipart_above_bytes: 1 << 20, part_bytes: 1 << 18, ..Config::new(state.path()) };
-        let gateway = Gateway::open(config).expect("a gateway");
+        Self::with(state, None).await
+    }
+
+    pub(crate) async fn with(state: tempfile::TempDir, database: Option<Arc<Tables>>) -> Self {
+        let gateway = Gateway::open(config(state.path(), database)).expect("a gateway");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let base = format!("http://{}", listener.local_addr().expect("an address"));
         let shutdown = CancellationToken::new();
@@ -55,13 +59,14 @@ impl Server {
     }
 
     pub(crate) async fn user(&self, seed: u8) -> User {
-        let signer = Signer::from_bytes(&[seed; 32]).expect("a key");
-        let keys = Arc::new(Keys::default());
-        let client = Client::new(&self.base, Identity::Wallet(signer), keys.clone()).expect("a client");
-        let provisioned = projects::provision(&client, &NewProject::default()).await.expect("a project");
-        keys.0.lock().expect("no panic").insert(provisioned.project_id.clone(), provisioned.keys);
-        User { client, project: provisioned.project_id }
+        User::new(&self.base, seed).await
     }
+}
+
+/// Parts are small enough that tests see some.
+pub(crate) fn config(state: &Path, database: Option<Arc<Tables>>) -> Config {
+    let database = database.map(|tables| tables as Arc<dyn Database>);
+    Config { multipart_above_bytes: 1 << 20, part_bytes: 1 << 18, database, ..Config::new(state) }
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +82,8 @@ impl Keyring for Keys {
 pub(crate) struct User {
     pub(crate) client: Client,
     pub(crate) project: String,
+    seed: u8,
+    keys: Arc<Keys>,
 }
 
 pub(crate) fn options() -> Options {
@@ -85,6 +92,23 @@ pub(crate) fn options() -> Options {
 }
 
 impl User {
+    /// With a project of its own.
+    pub(crate) async fn new(base: &str, seed: u8) -> Self {
+        let signer = Signer::from_bytes(&[seed; 32]).expect("a key");
+        let keys = Arc::new(Keys::default());
+        let client = Client::new(base, Identity::Wallet(signer), keys.clone()).expect("a client");
+        let provisioned = projects::provision(&client, &NewProject::default()).await.expect("a project");
+        keys.0.lock().expect("no panic").insert(provisioned.project_id.clone(), provisioned.keys);
+        Self { client, project: provisioned.project_id, seed, keys }
+    }
+
+    /// The same wallet and project, where the gateway is now.
+    pub(crate) fn at(&self, base: &str) -> Self {
+        let signer = Signer::from_bytes(&[self.seed; 32]).expect("a key");
+        let client = Client::new(base, Identity::Wallet(signer), self.keys.clone()).expect("a client");
+        Self { client, project: self.project.clone(), seed: self.seed, keys: self.keys.clone() }
+    }
+
     pub(crate) fn spec(&self, mut slices: Value) -> ReleaseSpec {
         slices["project"] = json!(self.project);
         Manifest::from_json(slices, None).expect("a manifest").spec
