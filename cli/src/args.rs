@@ -231,6 +231,15 @@ pub(crate) enum DeployCommand {
         #[arg(long, short = 'p', value_name = "PROJECT")]
         project: Option<String>,
     },
+    /// What a function has printed lately
+    Logs {
+        name: String,
+        /// At most this many lines, the newest
+        #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+        tail: u32,
+        #[arg(long, short = 'p', value_name = "PROJECT")]
+        project: Option<String>,
+    },
     /// Set, list and remove secrets of a project's functions
     #[command(subcommand)]
     Secret(SecretCommand),

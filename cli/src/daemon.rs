@@ -114,12 +114,13 @@ fn start(state: &StateDir, socket: &Path) -> Result<(), StartError> {
     listen.push(socket);
     let words = ["serve".into(), "--listen".into(), listen, "--state".into(), state.path().into()];
     let words = words.into_iter().chain(["--idle-exit".into(), IDLE_EXIT.into()]).collect::<Vec<_>>();
-    spawn(&program()?, &words, &state.path().join("sandboxd.log"))
+    spawn(state, &program()?, &words, "sandboxd.log")
 }
 
 /// Starts a program in a session of its own, with its log in a file, and waits until it says that it
 /// listens.
-pub(crate) fn spawn(program: &Path, words: &[OsString], log_path: &Path) -> Result<(), StartError> {
+pub(crate) fn spawn(state: &StateDir, program: &Path, words: &[OsString], log_name: &str) -> Result<(), StartError> {
+    let log_path = &state.path().join(log_name);
     let (log, log_start) = open_log(log_path)?;
     // Through ourselves, see `detach`: setsid(2) has to be called between fork and exec.
     let mut child = Command::new("/proc/self/exe")
@@ -128,6 +129,8 @@ pub(crate) fn spawn(program: &Path, words: &[OsString], log_path: &Path) -> Resu
         .args(words)
         .env_remove("SANDBOXD_TOKEN")
         .env_remove("SANDBOXD_URL")
+        // A program of ours that needs a daemon finds the one of this directory.
+        .env("SANDBOXD_STATE", state.path())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,7 +1,7 @@
 //! The embedded gateway: a local server of the run402 API for this user, started when a deploy needs one
 //! and none is named.
 //!
-//! `<state>/gateway/gateway.json` says where it listens. It goes on until it is told to stop: the sites
+//! `<state>-gateway/gateway.json` says where it listens. It goes on until it is told to stop: the sites
 //! that it serves are for people to look at.
 
 use crate::daemon::{self, StartError};
@@ -25,8 +25,12 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
 }
 
+/// Beside the daemon's directory, not in it: a daemon gives nobody a folder of its own, and functions run
+/// from one of the gateway's.
 pub(crate) fn directory(state: &StateDir) -> PathBuf {
-    state.path().join("gateway")
+    let mut name = state.path().as_os_str().to_owned();
+    name.push("-gateway");
+    name.into()
 }
 
 /// The gateway of a directory, when it is alive and it is ours that listens there.
@@ -61,17 +65,18 @@ pub(crate) fn ensure(state: &StateDir) -> Result<String, StartError> {
         return Ok(base(running));
     }
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("sandboxctl"));
-    let log = state.path().join("gateway.log");
+    const LOG: &str = "gateway.log";
     let words = |address: &str| -> Vec<OsString> {
         let words = ["gateway", "--listen", address, "--state"].map(OsString::from);
         words.into_iter().chain([directory.clone().into()]).collect()
     };
     // Somebody else's program may have the usual port.
-    let usual = daemon::spawn(&own, &words(DEFAULT_ADDRESS), &log);
-    usual.or_else(|_| daemon::spawn(&own, &words("127.0.0.1:0"), &log))?;
-    running(&directory)
-        .map(base)
-        .ok_or_else(|| StartError::Ended { log, tail: "the gateway listens, but is not ours".to_owned() })
+    let usual = daemon::spawn(state, &own, &words(DEFAULT_ADDRESS), LOG);
+    usual.or_else(|_| daemon::spawn(state, &own, &words("127.0.0.1:0"), LOG))?;
+    running(&directory).map(base).ok_or_else(|| StartError::Ended {
+        log: state.path().join(LOG),
+        tail: "the gateway listens, but is not ours".to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ use std::sync::{Arc, OnceLock};
 /// A policy file is written by hand; a larger one is a mistake.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
-const SHIPPED: [(&str, &str); 5] = [
+const SHIPPED: [(&str, &str); 6] = [
     ("policies/default.toml", include_str!("../default.toml")),
     ("policies/offline.toml", include_str!("../offline.toml")),
     ("policies/node-build.toml", include_str!("../node-build.toml")),
     ("policies/python.toml", include_str!("../python.toml")),
+    ("policies/function.toml", include_str!("../function.toml")),
     ("policies/strict.toml", include_str!("../strict.toml")),
 ];
 
@@ -62,7 +63,7 @@ impl Entry {
 }
 
 impl PolicySet {
-    /// `default`, `offline`, `node-build`, `python` and `strict`.
+    /// `default`, `offline`, `node-build`, `python`, `function` and `strict`.
     pub fn shipped() -> Self {
         let entries = SHIPPED.iter().map(|(file, text)| {
             let written = Written::parse(file, text.as_bytes()).expect("a test parses every shipped policy");

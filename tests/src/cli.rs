@@ -53,7 +53,8 @@ impl Person {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(programs::path("sandboxctl"));
         command.args(args).current_dir(&self.home).env("HOME", &self.home).stdin(Stdio::null());
-        for name in ["SANDBOXD_URL", "SANDBOXD_TOKEN", "SANDBOXD_STATE"] {
+        let deploys = ["RUN402_API_BASE", "RUN402_CONFIG_DIR", "RUN402_WALLET", "RUN402_DELEGATE_TOKEN"];
+        for name in ["SANDBOXD_URL", "SANDBOXD_TOKEN", "SANDBOXD_STATE"].iter().chain(&deploys) {
             command.env_remove(name);
         }
         command.env("XDG_STATE_HOME", self.home.join("xdg")).env("XDG_RUNTIME_DIR", self.home.join("run"));
@@ -90,7 +91,8 @@ impl Person {
 }
 
 impl Drop for Person {
-    /// Ends the daemon that sandboxctl started for this person, and waits until its keepers are gone.
+    /// Ends the daemon and the gateway that sandboxctl started for this person, and waits until the
+    /// daemon's keepers are gone.
     fn drop(&mut self) {
         let daemon = fs::read(self.state().join("daemon.json"))
             .ok()
@@ -106,6 +108,15 @@ impl Drop for Person {
                 let _ = kill(Pid::from_raw(keeper.cast_signed()), Signal::SIGTERM);
             }
             host::eventually(Duration::from_secs(5), || host::keepers(&self.home, pid.unsigned_abs()).is_empty());
+        }
+        let gateway = fs::read(self.home.join("xdg/sandboxd-gateway/gateway.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+            .and_then(|running| i32::try_from(running["pid"].as_i64()?).ok())
+            .filter(|pid| *pid > 1 && host::comm(pid.unsigned_abs()) == "sandboxctl");
+        if let Some(pid) = gateway {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+            host::eventually(Duration::from_secs(10), || host::comm(pid.unsigned_abs()) != "sandboxctl");
         }
         if let Some(folder) = self.folder.take() {
             // Files of a project's own ids may be left when not root.

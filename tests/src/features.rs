@@ -76,7 +76,7 @@ fn probe(feature: &str) -> Option<String> {
         ),
         "network" => npm_reaches_its_registry(),
         "x86_64" => unless(cfg!(target_arch = "x86_64"), "another processor"),
-        "node" | "npm" | "git" | "python3" | "gcc" | "make" | "script" | "setsid" | "ps" | "free" => {
+        "node" | "npm" | "git" | "python3" | "gcc" | "make" | "chromium" | "script" | "setsid" | "ps" | "free" => {
             let there = PROGRAM_FOLDERS.iter().any(|folder| Path::new(folder).join(feature).exists());
             unless(there, "not installed below /usr")
         }

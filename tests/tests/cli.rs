@@ -382,7 +382,7 @@ fn policies_are_listed_shown_checked_and_explained() {
         text(&output.stdout)
     };
     let list = say(&["policy", "list"]);
-    for name in ["default", "offline", "node-build", "python", "strict"] {
+    for name in ["default", "offline", "node-build", "python", "function", "strict"] {
         assert!(list.contains(name), "{list}");
         assert!(!say(&["policy", "explain", name]).is_empty());
         assert!(say(&["policy", "show", name]).contains("[limits]"));

@@ -494,7 +494,7 @@ fn operations_answer() {
     let policies = client.get("/policies").ok();
     let names: Vec<&str> =
         policies["policies"].as_array().expect("a list").iter().filter_map(|policy| policy["name"].as_str()).collect();
-    for name in ["default", "offline", "node-build", "python", "strict"] {
+    for name in ["default", "offline", "node-build", "python", "function", "strict"] {
         assert!(names.contains(&name), "{names:?}");
     }
 }

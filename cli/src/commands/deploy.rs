@@ -81,6 +81,23 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
             );
             Ok(())
         }
+        DeployCommand::Logs { name, tail, project } => {
+            let target = Target::open(globals)?;
+            let project = target.project(project.as_deref())?;
+            let wanted = functions::LogQuery { tail: Some(tail), ..functions::LogQuery::default() };
+            let lines = functions::logs(&target.client, &project, &name, &wanted).await?;
+            match globals.json {
+                true => render::json(&lines),
+                false => {
+                    let line = |line: &functions::LogLine| {
+                        let at = line.timestamp.as_str().unwrap_or_default();
+                        format!("{} {}\n", render::plain(at), render::plain(&line.message))
+                    };
+                    render::text(&lines.iter().map(line).collect::<String>());
+                }
+            }
+            Ok(())
+        }
         DeployCommand::Secret(command) => secret(globals, command).await,
     }
 }

@@ -1,13 +1,15 @@
 //! `sandboxctl gateway`: the run402 API on this computer.
 
 use crate::args::{GatewayArgs, Globals};
+use crate::deployment::functions::SandboxedFunctions;
 use crate::failure::Failure;
 use crate::gateway;
 use crate::interrupt::Interrupts;
 use crate::state::StateDir;
-use run402_gateway::{Config, Gateway};
+use run402_gateway::{Config, FunctionRunner, Gateway};
 use sandbox_wire::{Code, Problem};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +34,10 @@ pub(crate) async fn gateway(globals: &Globals, args: GatewayArgs) -> Result<u8, 
     let directory = directory(globals)?;
     let failed =
         |what: String| move |error: std::io::Error| Failure::new(Code::Unavailable, format!("{what}: {error}"));
-    let opened = Gateway::open(Config::new(&directory));
+    // `--state` is the gateway's; functions run by the daemon that everything else uses.
+    let daemon = Globals { state: std::env::var_os("SANDBOXD_STATE").map(PathBuf::from), ..globals.clone() };
+    let functions: Arc<dyn FunctionRunner> = Arc::new(SandboxedFunctions::new(daemon));
+    let opened = Gateway::open(Config { functions: Some(functions), ..Config::new(&directory) });
     let gateway = opened.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
     let listener = TcpListener::bind(args.listen).await.map_err(failed(format!("cannot listen on {}", args.listen)))?;
     let address = listener.local_addr().map_err(failed("cannot tell where the gateway listens".to_owned()))?;
@@ -68,10 +73,14 @@ fn directory(globals: &Globals) -> Result<PathBuf, Failure> {
 }
 
 async fn stop(globals: &Globals) -> Result<u8, Failure> {
-    let nested = globals.state.as_deref().map(|state| state.join("gateway")).filter(|nested| nested.is_dir());
-    let directory = match nested {
-        Some(nested) => nested,
-        None => directory(globals)?,
+    // `--state` is the gateway's own, or that of the daemon that it was started beside.
+    let own = globals.state.as_deref().filter(|state| state.join("gateway.json").is_file());
+    let directory = match own {
+        Some(own) => own.to_owned(),
+        None => {
+            let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
+            gateway::directory(&state)
+        }
     };
     let Some(running) = gateway::running(&directory) else {
         crate::render::text("no gateway is running\n");

@@ -4,6 +4,7 @@
 //! process; nothing of them goes to the daemon or into a sandbox.
 
 pub(crate) mod build;
+pub(crate) mod functions;
 pub(crate) mod progress;
 pub(crate) mod recipe;
 pub(crate) mod target;

@@ -53,6 +53,7 @@ impl Gateway {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
+        check_deps(&after)?;
         check_limits(&after)?;
         if let (Some(assets), Kind::Stored) = (&spec.assets, kind) {
             check_sync(assets, &before)?;
@@ -120,6 +121,21 @@ impl Gateway {
         Ok(body)
     }
 
+    /// Plans a release and makes it live at once, for changes that the gateway itself makes. The project's
+    /// commit lock has to be held.
+    pub(crate) async fn apply_now(&self, project: Project, spec: Value) -> Result<()> {
+        let begun = self.blocking(move |gateway| {
+            let spec = Spec::read(spec)?;
+            let planned = gateway.plan(&project, &spec, Kind::Stored, &MigrationPlan::default())?;
+            let id = planned["plan_id"].as_str().unwrap_or_default();
+            let gone = || Refusal::internal("a plan that was just made is gone");
+            let plan = gateway.store().plan(id)?.ok_or_else(gone)?;
+            gateway.store().begin(&plan, None)?;
+            gateway.store().operation(&plan.operation)?.ok_or_else(gone)
+        });
+        self.advance(begun.await?).await.map(drop)
+    }
+
     /// The release that the spec is applied to, and what it holds.
     fn base_release(&self, project: &Project, spec: &Spec) -> Result<(Option<String>, Manifest)> {
         let wrong = |message: &str| Err(Refusal::spec("base", message));
@@ -168,18 +184,6 @@ impl Gateway {
             operation.ok_or_else(|| Refusal::internal("an operation that was just written is gone"))
         });
         self.advance(begun.await?).await
-    }
-
-    /// A release of the gateway's own, made of one change of what is live.
-    pub(crate) async fn release_change(&self, project: &str, spec: Spec) -> Result<Value> {
-        let id = project.to_owned();
-        let planned = self.blocking(move |gateway| {
-            let project = gateway.store().project(&id)?.ok_or_else(Refusal::unknown_project)?;
-            let planned = gateway.plan(&project, &spec, Kind::Stored, &MigrationPlan::default())?;
-            let plan = planned["plan_id"].as_str().map(|plan| gateway.store().plan(plan)).transpose()?.flatten();
-            plan.ok_or_else(|| Refusal::internal("a plan that was just made is gone"))
-        });
-        self.commit(planned.await?, None).await
     }
 
     /// Carries an interrupted operation on.
@@ -304,6 +308,20 @@ pub(crate) fn encode(part: &str) -> String {
 pub(crate) fn merge(body: &mut Value, more: Value) {
     if let (Value::Object(body), Value::Object(more)) = (body, more) {
         body.extend::<Map<String, Value>>(more);
+    }
+}
+
+/// Packages are not installed here: a function brings everything with it.
+fn check_deps(after: &Manifest) -> Result<()> {
+    match after.functions.iter().find(|(_, function)| !function.deps.is_empty()) {
+        Some((name, _)) => Err(Refusal::deploy(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "FUNCTION_BUILD_FAILED",
+            "plan",
+            &format!("functions.{name}.deps"),
+            "this gateway does not install dependencies of functions; bundle them into the function's source",
+        )),
+        None => Ok(()),
     }
 }
 

@@ -136,6 +136,12 @@ impl Refusal {
         refusal
     }
 
+    pub(crate) fn too_many(message: impl Into<String>) -> Self {
+        let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS", "capacity", message);
+        refusal.0.retryable = true;
+        refusal
+    }
+
     fn at(self, phase: &str, resource: &str) -> Self {
         self.detail("phase", json!(phase)).detail("resource", json!(resource))
     }

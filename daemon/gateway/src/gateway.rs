@@ -2,6 +2,7 @@
 
 use crate::content::{Contents, Receiving};
 use crate::error::{Refusal, Result};
+use crate::functions::{FunctionRunner, Logs, MAX_RUNNING};
 use crate::serve::ports::Ports;
 use crate::slices::Database;
 use crate::store::projects::Project;
@@ -10,10 +11,12 @@ use run402::deploy::Digest;
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use time::OffsetDateTime;
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,13 +30,21 @@ pub struct Config {
     /// Longer contents are sent in parts of [`Config::part_bytes`].
     pub multipart_above_bytes: u64,
     pub part_bytes: u64,
+    /// Without one, functions are deployed and cannot be called.
+    pub functions: Option<Arc<dyn FunctionRunner>>,
     /// Without one, releases with tables are refused.
     pub database: Option<Arc<dyn Database>>,
 }
 
 impl Config {
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), multipart_above_bytes: 64 << 20, part_bytes: 16 << 20, database: None }
+        Self {
+            state: state.into(),
+            multipart_above_bytes: 64 << 20,
+            part_bytes: 16 << 20,
+            functions: None,
+            database: None,
+        }
     }
 }
 
@@ -58,6 +69,8 @@ struct Inner {
     /// One commit of a project at a time.
     commits: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     ports: Ports,
+    running: Semaphore,
+    logs: Logs,
     tasks: TaskTracker,
 }
 
@@ -74,6 +87,8 @@ impl Gateway {
             address: OnceLock::new(),
             commits: Mutex::default(),
             ports: Ports::default(),
+            running: Semaphore::new(MAX_RUNNING),
+            logs: Logs::default(),
             tasks: TaskTracker::new(),
         };
         Ok(Self(Arc::new(inner)))
@@ -111,6 +126,46 @@ impl Gateway {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.0.tasks
+    }
+
+    /// A place for each call of a function.
+    pub(crate) fn running(&self) -> &Semaphore {
+        &self.0.running
+    }
+
+    pub(crate) fn logs(&self) -> &Logs {
+        &self.0.logs
+    }
+
+    /// Holds the socket that functions reach the API by, and nothing else.
+    pub(crate) fn socket_folder(&self) -> PathBuf {
+        self.0.config.state.join("socket")
+    }
+
+    /// Serves the API on a socket that functions are shown.
+    pub(crate) fn open_socket(&self, router: axum::Router, shutdown: &CancellationToken) -> std::io::Result<()> {
+        if self.0.config.functions.is_none() {
+            return Ok(());
+        }
+        let folder = self.socket_folder();
+        std::fs::create_dir_all(&folder)?;
+        // Whoever is shown the folder may connect; nobody else can enter the one above it.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755))?;
+        let path = folder.join("api.sock");
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+        let stopped = shutdown.clone();
+        self.0.tasks.spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
+            if let Err(error) = served.await {
+                tracing::warn!(%error, "functions cannot reach the API any more");
+            }
+        });
+        Ok(())
     }
 
     /// Held while a release of the project is made live.

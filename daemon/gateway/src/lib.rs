@@ -11,6 +11,7 @@ mod content;
 mod deploy;
 mod error;
 mod fault;
+mod functions;
 mod gateway;
 mod ids;
 mod release;
@@ -21,6 +22,7 @@ mod spec;
 mod store;
 mod warnings;
 
+pub use functions::{CODE_FOLDER, Ended, FunctionRunner, Invocation, REPLY_LIMIT_BYTES, RunnerError, SOCKET_FOLDER};
 pub use gateway::{Config, Gateway, OpenError};
 
 use tokio::net::TcpListener;
@@ -33,6 +35,10 @@ pub async fn run(listener: TcpListener, gateway: Gateway, shutdown: Cancellation
     gateway.open_ports(&shutdown).await;
     gateway.keep_swept(&shutdown);
     let router = api::router(gateway.clone(), shutdown.clone());
+    gateway.open_socket(router.clone(), &shutdown)?;
+    let schedules = gateway.clone();
+    let until = shutdown.clone();
+    gateway.tasks().spawn(async move { schedules.keep_schedules(until).await });
     let stopped = shutdown.clone();
     let listener = axum::serve::ListenerExt::tap_io(listener, |stream: &mut tokio::net::TcpStream| {
         // Small answers are not held back; one that cannot be set is only slower.

@@ -1,11 +1,15 @@
 //! Values that the vendor's own client made from fixed inputs: ours are the same, byte for byte.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use run402::deploy::content_type;
 use run402::deploy::cron::shortest_interval_minutes;
 use run402::deploy::site_manifest::{self, ManifestFile};
 use run402::deploy::{Digest, named_migration};
+use run402::environment::Environment;
+use run402::payment::{Challenge, Journal, PaidRequest, Payees, Payer, PaymentPolicy};
 use run402::signin::{Address, Message, Signer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn cases(file: &str) -> Vec<Value> {
     let path = format!("{}/tests/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
@@ -92,5 +96,39 @@ fn retired_site_manifests() {
         let files: Vec<_> = case["input"].as_array().expect("files").iter().map(file).collect();
         assert_eq!(site_manifest::canonical(files.clone()), text(&case, "canonical"));
         assert_eq!(site_manifest::digest(files).to_string(), text(&case, "sha256"));
+    }
+}
+
+#[tokio::test]
+async fn x402_exact() {
+    for case in cases("x402-exact") {
+        let resource = &case["payload"]["resource"];
+        let challenge =
+            json!({"x402Version": 2, "error": "Payment required", "resource": resource, "accepts": [case["accepted"]]});
+        let header = STANDARD.encode(challenge.to_string());
+        let challenge = Challenge::read(Some(&header), b"").expect("readable").expect("a challenge");
+        let offer = challenge.offers[0].as_ref().expect("an offer");
+        let policy = PaymentPolicy {
+            max_atomic: [(offer.network, offer.amount)].into(),
+            payees: Payees::Only(vec![offer.pay_to]),
+        };
+        let request = PaidRequest::new("POST", text(resource, "url"), b"{}");
+        let authorization = &case["authorization"];
+        let after: i64 = text(authorization, "validAfter").parse().expect("seconds");
+        let now = time::OffsetDateTime::from_unix_timestamp(after + 600).expect("a time");
+        let nonce = text(authorization, "nonce").parse().expect("a nonce");
+        let decision = Payer::new(signer(&case), policy).decide(&challenge, &request, now, nonce).expect("allowed");
+        let digest = decision.authorization().digest();
+        assert_eq!(format!("0x{}", hex::encode(digest)), text(&case, "typed_data_digest"));
+        assert_eq!(signer(&case).sign_digest(&digest), text(&case, "signature"));
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = directory.path().as_os_str().to_owned();
+        let look_up = move |name: &str| (name == "RUN402_CONFIG_DIR").then(|| config.clone());
+        let base = "https://api.run402.com".parse().expect("a base");
+        let journal = Journal::new(&Environment::resolve(&look_up, &base).expect("good"));
+        let intent = journal.intend(decision, now).await.expect("written down");
+        assert_eq!(intent.header().value.reveal(), text(&case["header"], "value"));
+        assert!(intent.header().name.eq_ignore_ascii_case(text(&case["header"], "name")));
     }
 }

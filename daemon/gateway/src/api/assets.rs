@@ -10,7 +10,7 @@ use crate::error::{Refusal, Result};
 use crate::gateway::Gateway;
 use crate::ids;
 use crate::serve::respond::{self, CacheClass, Stored};
-use crate::spec::{Asset, Spec};
+use crate::spec::Asset;
 use crate::store::deploys::ReleaseRecord;
 use axum::Json;
 use axum::body::Bytes;
@@ -105,10 +105,19 @@ pub(super) async fn get(
 }
 
 pub(super) async fn delete(State(api): State<Api>, Path(key): Path<String>, headers: HeaderMap) -> Answer {
-    let (project, asset) = served(&api, key, headers).await?;
-    let spec = json!({"project_id": project, "assets": {"delete": [asset.key]}});
-    api.gateway.release_change(&project, Spec::read(spec)?).await?;
-    Ok(Json(json!({"status": "deleted", "key": asset.key})))
+    let project = api.gateway.blocking(move |gateway| Caller::read(gateway, &headers)?.any_served()).await?;
+    let lock = api.gateway.commit_lock(&project.id);
+    let _held = lock.lock().await;
+    let (id, wanted) = (project.id, key.clone());
+    let found = api.gateway.blocking(move |gateway| {
+        find(gateway, &id, &wanted)?;
+        // As it is now that nobody else changes it.
+        gateway.store().project(&id)?.ok_or_else(Refusal::unknown_project)
+    });
+    let project = found.await?;
+    let spec = json!({"project_id": project.id, "assets": {"delete": [key]}});
+    api.gateway.apply_now(project, spec).await?;
+    Ok(Json(json!({"status": "deleted", "key": key})))
 }
 
 #[derive(Debug, Default, Deserialize)]

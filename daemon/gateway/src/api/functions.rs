@@ -1,64 +1,72 @@
-//! Functions that are live: listed, changed, taken away. Each change is a release of its own, so that it can
-//! be read, compared and taken back like any other.
+//! `/functions/v1/:name`, and the administration of functions.
 
 use super::{Answer, Api, parse};
 use crate::auth::Caller;
 use crate::error::{Refusal, Result};
+use crate::functions::{self, Live, Request};
 use crate::gateway::Gateway;
-use crate::spec::{Function, Spec};
-use crate::store::deploys::ReleaseRecord;
+use crate::serve;
+use crate::store::projects::Project;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method, Uri};
+use axum::response::Response;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-const MAX_TAIL: u32 = 1000;
+/// With the project's service key: its owner calls, whatever the function's own gate.
+pub(super) async fn invoke(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response> {
+    let asked = headers.clone();
+    let project = api.gateway.blocking(move |gateway| Caller::read(gateway, &asked)?.any_served()).await?;
+    let live = api.gateway.live_function(&project.id, &name).await?;
+    let url = format!("{}{}", api.gateway.base(), uri.path_and_query().map_or("/", |path| path.as_str()));
+    let mut headers = headers;
+    // The key of the project is not for the function's eyes.
+    headers.remove("authorization");
+    let request = Request { method: method.to_string(), url, headers, body: body.to_vec() };
+    api.gateway.invoke(live, request).await.map(serve::function_response)
+}
 
-fn describe(gateway: &Gateway, release: &ReleaseRecord, name: &str, function: &Function) -> Value {
+fn describe(gateway: &Gateway, at: &str, live: &Live) -> Value {
+    let Live { name, function, .. } = live;
     json!({"name": name, "url": format!("{}/functions/v1/{name}", gateway.base()), "runtime": function.runtime,
         "timeout": function.timeout_seconds(), "memory": function.memory_mb(), "schedule": function.schedule,
-        "schedule_meta": null, "created_at": release.created_at, "updated_at": release.created_at,
-        "code_hash": function.code_hash(), "runtime_version": null, "deps_resolved": null})
+        "created_at": at, "updated_at": at, "code_hash": function.code_hash(), "runtime_version": null, "deps_resolved": null})
+}
+
+fn all(gateway: &Gateway, project: &Project) -> Result<Vec<(String, Live)>> {
+    let Some(release) = gateway.store().live_release(&project.id)? else { return Ok(Vec::new()) };
+    let at = release.created_at;
+    let live = |(name, function)| (at.clone(), Live { project: project.id.clone(), name, function });
+    Ok(release.manifest.functions.into_iter().map(live).collect())
 }
 
 pub(super) async fn list(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     let answered = api.answer(headers, move |gateway, caller| {
         let project = caller.served(&id)?;
-        let live = gateway.store().live_release(&project.id)?;
-        let functions = live.iter().flat_map(|release| {
-            release.manifest.functions.iter().map(move |(name, function)| describe(gateway, release, name, function))
-        });
-        Ok(json!({"functions": functions.collect::<Vec<_>>()}))
+        let functions: Vec<Value> =
+            all(gateway, &project)?.iter().map(|(at, live)| describe(gateway, at, live)).collect();
+        Ok(json!({"functions": functions}))
     });
     answered.await
-}
-
-/// The function as it is live, for who shows the project's service key.
-async fn find(api: &Api, id: String, name: String, headers: HeaderMap) -> Result<(String, Function)> {
-    let found = api.gateway.blocking(move |gateway| {
-        let project = Caller::read(gateway, &headers)?.served(&id)?;
-        let live = gateway.store().live_release(&project.id)?;
-        let function = live.and_then(|release| release.manifest.functions.get(&name).cloned());
-        let function = function.ok_or_else(|| Refusal::not_found("function", "FUNCTION_NOT_FOUND"))?;
-        Ok((project.id, function))
-    });
-    found.await
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChangeRequest {
-    /// Null takes it away.
+    /// Null removes it.
     #[serde(default, deserialize_with = "given")]
     schedule: Option<Option<String>>,
     #[serde(default)]
     config: Option<ConfigChange>,
-}
-
-fn given<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<String>>, D::Error> {
-    Option::<String>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Debug, Deserialize)]
@@ -70,34 +78,39 @@ struct ConfigChange {
     memory: Option<u32>,
 }
 
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// A change is a release of its own, with everything else carried forward.
 pub(super) async fn change(
     State(api): State<Api>,
     Path((id, name)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    let ChangeRequest { schedule, config } = parse(&body)?;
-    let config = config.filter(|config| config.timeout.is_some() || config.memory.is_some());
-    if schedule.is_none() && config.is_none() {
-        return Err(Refusal::bad("BAD_FIELD", "a change names a schedule, a timeout or a memory"));
+    let request: ChangeRequest = parse(&body)?;
+    if request.schedule.is_none() && request.config.is_none() {
+        return Err(Refusal::bad("BAD_FIELD", "give a schedule, a timeout or a memory"));
     }
-    let (project, mut function) = find(&api, id, name.clone(), headers).await?;
-    // What is left out of a patch would stay; here it is said either way.
-    function.schedule = Some(schedule.unwrap_or(function.schedule.flatten()));
-    if let Some(ConfigChange { timeout, memory }) = config {
-        function.config.timeout_seconds = timeout.or(function.config.timeout_seconds);
-        function.config.memory_mb = memory.or(function.config.memory_mb);
-    }
-    let spec = json!({"project_id": project, "functions": {"patch": {"set": {(name.clone()): function}}}});
-    api.gateway.release_change(&project, Spec::read(spec)?).await?;
-    let described = api.gateway.blocking(move |gateway| {
-        let live = gateway.store().live_release(&project)?;
-        let described = live.as_ref().and_then(|release| {
-            release.manifest.functions.get(&name).map(|function| describe(gateway, release, &name, function))
-        });
-        described.ok_or_else(|| Refusal::not_found("function", "FUNCTION_NOT_FOUND"))
+    let lock = api.gateway.commit_lock(&id);
+    let _held = lock.lock().await;
+    let changed = api.gateway.blocking(move |gateway| {
+        let project = Caller::read(gateway, &headers)?.served(&id)?;
+        let (at, mut live) = find(gateway, &project, &name)?;
+        if let Some(schedule) = request.schedule {
+            live.function.schedule = Some(schedule);
+        }
+        let (config, given) = (&mut live.function.config, request.config.as_ref());
+        config.timeout_seconds = given.and_then(|given| given.timeout).or(config.timeout_seconds);
+        config.memory_mb = given.and_then(|given| given.memory).or(config.memory_mb);
+        let function = serde_json::to_value(&live.function).map_err(Refusal::internal)?;
+        let spec = json!({"project_id": project.id, "functions": {"patch": {"set": {(name): function}}}});
+        Ok((describe(gateway, &at, &live), project, spec))
     });
-    described.await.map(Json)
+    let (described, project, spec) = changed.await?;
+    api.gateway.apply_now(project, spec).await?;
+    Ok(Json(described))
 }
 
 pub(super) async fn delete(
@@ -105,61 +118,45 @@ pub(super) async fn delete(
     Path((id, name)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Answer {
-    let (project, _) = find(&api, id, name.clone(), headers).await?;
-    let spec = json!({"project_id": project, "functions": {"patch": {"delete": [name]}}});
-    api.gateway.release_change(&project, Spec::read(spec)?).await?;
+    let lock = api.gateway.commit_lock(&id);
+    let _held = lock.lock().await;
+    let wanted = name.clone();
+    let project = api.gateway.blocking(move |gateway| {
+        let project = Caller::read(gateway, &headers)?.served(&id)?;
+        find(gateway, &project, &wanted).map(|_| project)
+    });
+    let project = project.await?;
+    let spec = json!({"project_id": project.id, "functions": {"patch": {"delete": [name]}}});
+    api.gateway.apply_now(project, spec).await?;
     Ok(Json(json!({"status": "deleted", "name": name})))
+}
+
+fn find(gateway: &Gateway, project: &Project, name: &str) -> Result<(String, Live)> {
+    let found = all(gateway, project)?.into_iter().find(|(_, live)| live.name == name);
+    found.ok_or_else(|| Refusal::not_found("function", "FUNCTION_NOT_FOUND"))
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct LogQuery {
     #[serde(default)]
-    tail: Option<u32>,
-    /// Milliseconds since 1970.
-    #[serde(default, rename = "since")]
-    _since: Option<u64>,
+    tail: Option<usize>,
+    #[serde(default)]
+    since: Option<i64>,
     #[serde(default)]
     request_id: Option<String>,
 }
 
-/// `^(req|fnrun|fnatt)_[A-Za-z0-9_-]{4,128}$`
-fn is_request_id(id: &str) -> bool {
-    let rest = ["req_", "fnrun_", "fnatt_"].into_iter().find_map(|prefix| id.strip_prefix(prefix));
-    rest.is_some_and(|rest| {
-        (4..=128).contains(&rest.len())
-            && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
-    })
-}
-
-/// A function that never ran has written nothing.
 pub(super) async fn logs(
     State(api): State<Api>,
     Path((id, name)): Path<(String, String)>,
     Query(query): Query<LogQuery>,
     headers: HeaderMap,
 ) -> Answer {
-    let LogQuery { tail, request_id, .. } = query;
-    if tail.is_some_and(|tail| tail == 0 || tail > MAX_TAIL) {
-        return Err(Refusal::bad("BAD_FIELD", format!("tail is 1 to {MAX_TAIL}")));
-    }
-    if request_id.is_some_and(|id| !is_request_id(&id)) {
-        return Err(Refusal::bad("BAD_FIELD", "a request id starts with req_, fnrun_ or fnatt_"));
-    }
-    find(&api, id, name, headers).await?;
-    Ok(Json(json!({"logs": []})))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn request_ids_have_one_of_three_forms() {
-        for good in ["req_abcd", "fnrun_A-b_9", "fnatt_0000"] {
-            assert!(is_request_id(good), "{good}");
-        }
-        for bad in ["req_abc", "abcd", "run_abcd", "req_ab cd", ""] {
-            assert!(!is_request_id(bad), "{bad}");
-        }
-    }
+    let answered = api.answer(headers, move |gateway, caller| {
+        let project = caller.served(&id)?;
+        let tail = query.tail.unwrap_or(50).clamp(1, 1000);
+        let wanted = functions::Wanted { tail, since_ms: query.since, request_id: query.request_id };
+        Ok(json!({"logs": gateway.logs().read(&project.id, &name, &wanted)}))
+    });
+    answered.await
 }

@@ -94,7 +94,7 @@ pub(crate) fn router(gateway: Gateway, shutdown: CancellationToken) -> Router {
         .route("/sites/{project}/{*path}", any(serve::by_path))
         .route("/rest/v1/{*path}", any(rest))
         .route("/admin/v1/rest/{*path}", any(rest))
-        .route("/functions/v1/{name}", any(invoke))
+        .route("/functions/v1/{name}", any(functions::invoke))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(api.clone(), by_host))
@@ -152,10 +152,6 @@ async fn unknown() -> Refusal {
 
 async fn rest() -> Refusal {
     Refusal::not_here("this gateway does not have the REST interface to tables; run SQL instead")
-}
-
-async fn invoke() -> Refusal {
-    Refusal::not_here("this gateway was started without a way to run functions")
 }
 
 /// JSON of a body, with the path to what is wrong in it.

@@ -71,12 +71,36 @@ async fn answer(gateway: &Gateway, live: &ReleaseRecord, path: &str, request: Re
     }
     let status = StatusCode::from_u16(found.status).map_err(Refusal::internal)?;
     match (&found.matched, &found.file) {
-        (Match::RouteFunction, _) => Err(Refusal::not_here("this gateway was started without a way to run functions")),
+        (Match::RouteFunction, _) => call(gateway, live, &found, request).await,
         (_, Some(file)) => file_of(gateway, live, &found, file, &method, &headers, status).await,
         (Match::RouteMethodMiss, _) => Ok(not_allowed(&found)),
         _ if status == StatusCode::METHOD_NOT_ALLOWED => Ok(not_allowed(&found)),
         _ => Ok(page(status, "There is nothing at this address.")),
     }
+}
+
+/// A function's answer in place of a file.
+async fn call(gateway: &Gateway, live: &ReleaseRecord, found: &Found, request: Request) -> Result<Response> {
+    let name = found.function.as_deref().unwrap_or_default();
+    let live = gateway.live_function(&live.project, name).await?;
+    if live.function.require_auth == Some(true) || live.function.require_role.is_some() {
+        // There are no users here, so that nobody can be one.
+        return Err(Refusal::unauthenticated());
+    }
+    let (parts, body) = request.into_parts();
+    let host = parts.headers.get("host").and_then(|value| value.to_str().ok()).unwrap_or("localhost").to_owned();
+    let url = format!("http://{host}{}", parts.uri.path_and_query().map_or("/", |path| path.as_str()));
+    let body = axum::body::to_bytes(body, crate::functions::REQUEST_LIMIT_BYTES).await;
+    let body = body.map_err(|_| Refusal::too_large("a function takes a body of at most 5 MiB"))?.to_vec();
+    let request = crate::functions::Request { method: parts.method.to_string(), url, headers: parts.headers, body };
+    gateway.invoke(live, request).await.map(function_response)
+}
+
+pub(crate) fn function_response(answer: crate::functions::Response) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
 }
 
 async fn file_of(

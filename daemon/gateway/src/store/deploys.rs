@@ -51,6 +51,7 @@ impl OperationRecord {
 #[derive(Debug, Clone)]
 pub(crate) struct ReleaseRecord {
     pub(crate) id: String,
+    pub(crate) project: String,
     pub(crate) parent: Option<String>,
     pub(crate) manifest: Manifest,
     pub(crate) digest: String,
@@ -94,7 +95,8 @@ fn operation(row: &Row<'_>) -> rusqlite::Result<OperationRecord> {
     })
 }
 
-const RELEASE: &str = "id, parent, manifest, digest, plan, operation, status, generation, created_at, superseded_at";
+const RELEASE: &str =
+    "id, parent, manifest, digest, plan, operation, status, generation, created_at, superseded_at, project";
 
 fn release(row: &Row<'_>) -> rusqlite::Result<ReleaseRecord> {
     let text: String = row.get(2)?;
@@ -111,6 +113,7 @@ fn release(row: &Row<'_>) -> rusqlite::Result<ReleaseRecord> {
         generation: row.get(7)?,
         created_at: row.get(8)?,
         superseded_at: row.get(9)?,
+        project: row.get(10)?,
     })
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Refusal, Result};
 use crate::ids;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A project as it is listed.
 #[derive(Debug, Clone, Serialize)]
@@ -181,6 +181,14 @@ impl Store {
 
     pub(crate) fn secret_keys(&self, project: &str) -> Result<BTreeSet<String>> {
         Ok(self.secrets(project)?.into_iter().map(|secret| secret.key).collect())
+    }
+
+    /// Only for the functions themselves.
+    pub(crate) fn secret_values(&self, project: &str) -> Result<BTreeMap<String, String>> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached("SELECT key, value FROM secrets WHERE project = ?1")?;
+        let pair = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        Ok(statement.query_map([project], pair)?.collect::<rusqlite::Result<_>>()?)
     }
 
     /// Whether there was one.

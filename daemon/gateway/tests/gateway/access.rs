@@ -196,7 +196,7 @@ async fn what_cannot_be_read_is_refused_in_an_envelope() {
         (Method::PUT, "/uploads/upl_none/x?token=1", 400),
         (Method::PUT, "/uploads/upl_none/1?token=1", 403),
         (Method::GET, "/rest/v1/table", 501),
-        (Method::POST, "/functions/v1/hello", 501),
+        (Method::POST, "/functions/v1/hello", 401),
     ] {
         let response = world.ask(Shown::Nothing, method, path, None).await;
         assert_eq!(response.status(), status, "{path}");

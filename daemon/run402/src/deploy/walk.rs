@@ -119,7 +119,7 @@ fn refused(path: &Path, errno: Errno) -> Error {
     let reason = match errno {
         Errno::LOOP => "is a symbolic link, or lies behind one; deploy the directory that it points to".to_owned(),
         Errno::XDEV => "leads out of the directory that is deployed".to_owned(),
-        Errno::NOTDIR => "is not a directory".to_owned(),
+        Errno::NOTDIR => "is not a directory, or is a symbolic link to one".to_owned(),
         Errno::NOENT => "does not exist".to_owned(),
         other => format!("cannot be opened: {}", std::io::Error::from(other)),
     };
