@@ -11,6 +11,7 @@ pub mod events;
 pub mod features;
 pub mod host;
 pub mod http;
+pub mod postgres;
 pub mod probe;
 pub mod programs;
 pub mod project;

@@ -2,6 +2,7 @@
 
 use sandbox_tests::cli::{Person, assert_status, text};
 use sandbox_tests::http::{Client, Reply};
+use sandbox_tests::postgres::Postgres;
 use sandbox_tests::{host, programs, require};
 use serde_json::{Value, json};
 use std::fs;
@@ -255,8 +256,13 @@ impl Drop for Gateway {
 
 fn gateway(person: &Person, state: &Path, fault: Option<&str>) -> Gateway {
     let mut command = person.command(&["gateway", "--listen", "127.0.0.1:0", "--state", &state.to_string_lossy()]);
-    command.env("RUN402_GATEWAY_FAULT", fault.unwrap_or_default()).env_remove("SANDBOXD_STATE").stderr(Stdio::null());
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("sandboxctl starts");
+    command.env("RUN402_GATEWAY_FAULT", fault.unwrap_or_default()).env_remove("SANDBOXD_STATE");
+    listening(command)
+}
+
+/// Waits for the line that says where it listens.
+fn listening(mut command: Command) -> Gateway {
+    let mut child = command.stderr(Stdio::null()).stdout(Stdio::piped()).spawn().expect("sandboxctl starts");
     let mut line = String::new();
     BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
     let base = line.trim().strip_prefix("listening on ").expect("it listens").to_owned();
@@ -304,6 +310,50 @@ fn a_gateway_that_dies_at_any_step_leaves_the_old_or_the_new_release() {
         assert_eq!(served(&person, &healthy.base, &config), new, "{point}");
         check_contents(&state.join("content"));
     }
+}
+
+#[test]
+fn the_guestbook_has_a_site_a_function_and_a_table() {
+    require!("node", "postgres");
+    let person = Person::alone();
+    let folder = person.folder("guestbook");
+    copy(&programs::repository().join("examples/guestbook"), &folder);
+    let said = refused(&person, &folder);
+    assert!(said.contains("--database-url"), "{said}");
+    let postgres = Postgres::start();
+    let state = person.folder("gateway");
+    let mut command = person.command(&["gateway", "--listen", "127.0.0.1:0", "--state", &state.to_string_lossy()]);
+    command.env("RUN402_DATABASE_URL", postgres.url());
+    let gateway = listening(command);
+    let deploy = || {
+        let mut command = person.command(&["up", "--json", &folder.to_string_lossy()]);
+        command.env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", person.folder("config"));
+        let output = command.output().expect("sandboxctl starts");
+        assert_status(&output, 0);
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let released = deploy();
+    assert!(get(url(&released), "/").text().contains("<h1>Guestbook</h1>"));
+    assert_eq!(get(url(&released), "/api/entries").json(), json!([]));
+    let client =
+        Client { address: url(&released).trim_start_matches("http://").trim_end_matches('/').to_owned(), token: None };
+    let signed = client.post("/api/entries", &json!({"name": "Ada'; DROP TABLE entries; --", "message": "<b>hi</b>"}));
+    assert_eq!(signed.status, 201, "{}", signed.text());
+    assert_eq!(client.post("/api/entries", &json!({"name": ""})).status, 400);
+    let entries = client.get("/api/entries").json();
+    assert_eq!(entries[0]["name"], "Ada'; DROP TABLE entries; --");
+    assert_eq!(client.delete("/api/entries").status, 405);
+    // The migration is not applied again, and its text must not change.
+    let again = deploy();
+    assert_eq!(again["diff"]["migrations"]["noop"][0]["id"], "001-entries");
+    assert_eq!(client.get("/api/entries").json().as_array().map(Vec::len), Some(1));
+    fs::write(folder.join("migrations/001-entries.sql"), "CREATE TABLE others (n int)").expect("ours");
+    let mut changed = person.command(&["up", "--json", &folder.to_string_lossy()]);
+    changed.env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", person.folder("config"));
+    let output = changed.output().expect("sandboxctl starts");
+    assert_status(&output, 1);
+    let problem: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(problem["details"]["gateway"]["code"], "MIGRATION_CHECKSUM_MISMATCH");
 }
 
 /// The first page of the only project.

@@ -12,6 +12,7 @@ use run402::deploy::spec::Manifest;
 use run402::deploy::walk::Root;
 use run402::deploy::{AllowWarnings, Deploy, Options, Polling, Silent};
 use run402::error::Error;
+use run402::keys::Field;
 use sandbox_wire::{Code, Problem};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -206,9 +207,10 @@ impl Plan<'_> {
             false => match deploy.apply(client, &options, display.hashing(), &display).await {
                 Ok(released) => {
                     let kept = self.target.keys.update(self.project, |entry| {
-                        entry.insert("last_deployment_id".to_owned(), json!(released.deployment_id()));
+                        entry.set(Field::LastDeploymentId, Some(released.deployment_id()));
                     });
-                    kept.map_err(Error::from).map(|()| Outcome::Released {
+                    // A project whose keys are not here is not remembered either.
+                    kept.await.map_err(Error::from).map(|_| Outcome::Released {
                         url: released.url().unwrap_or_default().to_owned(),
                         released: Box::new(json!(released)),
                         sent: display.sent(),

@@ -6,7 +6,8 @@ use crate::failure::Failure;
 use crate::gateway;
 use crate::interrupt::Interrupts;
 use crate::state::StateDir;
-use run402_gateway::{Config, FunctionRunner, Gateway};
+use run402_gateway::slices::Database;
+use run402_gateway::{Config, FunctionRunner, Gateway, Tables};
 use sandbox_wire::{Code, Problem};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,9 +22,6 @@ pub(crate) async fn gateway(globals: &Globals, args: GatewayArgs) -> Result<u8, 
     if args.stop {
         return stop(globals).await;
     }
-    if args.database_url.is_some() {
-        return Err(Failure::new(Code::InvalidRequest, "this version of the gateway has no database slice yet"));
-    }
     if !args.listen.ip().is_loopback() {
         let problem = Problem::new(Code::InvalidRequest, format!("{} can be reached from elsewhere", args.listen));
         return Err(problem.next("the gateway serves this computer only: listen on 127.0.0.1 or [::1]").into());
@@ -37,7 +35,14 @@ pub(crate) async fn gateway(globals: &Globals, args: GatewayArgs) -> Result<u8, 
     // `--state` is the gateway's; functions run by the daemon that everything else uses.
     let daemon = Globals { state: std::env::var_os("SANDBOXD_STATE").map(PathBuf::from), ..globals.clone() };
     let functions: Arc<dyn FunctionRunner> = Arc::new(SandboxedFunctions::new(daemon));
-    let opened = Gateway::open(Config { functions: Some(functions), ..Config::new(&directory) });
+    let database: Option<Arc<dyn Database>> = match &args.database_url {
+        Some(url) => {
+            let tables = Tables::connect(&url.0).await;
+            Some(Arc::new(tables.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?))
+        }
+        None => None,
+    };
+    let opened = Gateway::open(Config { functions: Some(functions), database, ..Config::new(&directory) });
     let gateway = opened.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
     let listener = TcpListener::bind(args.listen).await.map_err(failed(format!("cannot listen on {}", args.listen)))?;
     let address = listener.local_addr().map_err(failed("cannot tell where the gateway listens".to_owned()))?;

@@ -11,7 +11,7 @@ use crate::state::StateDir;
 use run402::api::projects::{self, NewProject};
 use run402::client::{Client, Identity};
 use run402::deploy::Digest;
-use run402::environment::Environment;
+use run402::environment::{Base, BaseError, Environment, Settings};
 use run402::keys::KeyCache;
 use run402::wallet::Wallet;
 use sandbox_wire::{Code, Problem};
@@ -33,15 +33,16 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn open(globals: &Globals) -> Result<Self, Failure> {
         let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
-        let mut environment = environment(&state)?;
-        for warning in std::mem::take(&mut environment.warnings) {
+        let settings = settings(&state)?;
+        let base = match settings.deploy_base() {
+            Some(base) => base.clone(),
+            None => parse(&gateway::ensure(&state)?)?,
+        };
+        let environment = settings.with_default(&base);
+        for warning in &environment.warnings {
             eprintln!("sandboxctl: {warning}");
         }
-        let base = match &environment.base {
-            Some(base) => base.clone(),
-            None => gateway::ensure(&state)?,
-        };
-        let is_local = is_loopback(&base);
+        let is_local = is_loopback(base.as_str());
         let identity = match &environment.delegate {
             Some(token) => Identity::Bearer(token.clone()),
             None => Identity::Wallet(wallet(&environment, is_local)?.signer()),
@@ -51,14 +52,16 @@ impl Target {
             Identity::Nobody | Identity::Bearer(_) => None,
         };
         let keys = KeyCache::new(&environment, &base, address.as_deref());
-        let client = Client::new(&base, identity, Arc::new(keys.clone()))?;
+        let client = Client::new(base.as_str(), identity, Arc::new(keys.clone()))?;
         Ok(Self { client, keys, is_local, state: state.path().to_owned() })
     }
 
     /// Makes a wallet when there is none.
     pub(crate) fn make_wallet(globals: &Globals) -> Result<(), Failure> {
         let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
-        wallet(&environment(&state)?, true).map(drop)
+        // The wallet's place does not depend on the gateway.
+        let any = parse("http://127.0.0.1")?;
+        wallet(&settings(&state)?.with_default(&any), true).map(drop)
     }
 
     /// The project of a folder: named, remembered, or made.
@@ -87,7 +90,7 @@ impl Target {
     pub(crate) async fn provision(&self, name: Option<String>) -> Result<String, Failure> {
         let new = NewProject { name, ..NewProject::default() };
         let made = projects::provision(&self.client, &new).await?;
-        self.keys.save_project(&made.project_id, &made.keys).map_err(run402::error::Error::from)?;
+        self.keys.save_project(&made.project_id, &made.keys).await.map_err(run402::error::Error::from)?;
         Ok(made.project_id)
     }
 
@@ -139,16 +142,20 @@ fn remember(memory: &Path, project: &str) -> io::Result<()> {
     fs::write(memory, project)
 }
 
-fn environment(state: &StateDir) -> Result<Environment, Failure> {
-    let variable = |name: &str| std::env::var(name).ok();
+fn parse(base: &str) -> Result<Base, Failure> {
+    base.parse().map_err(|error: BaseError| Failure::new(Code::InvalidEnvironment, error.to_string()))
+}
+
+fn settings(state: &StateDir) -> Result<Settings, Failure> {
+    let variable = |name: &str| std::env::var_os(name);
     let own =
         !["RUN402_API_BASE", "RUN402_DEPLOY_API_BASE", "RUN402_CONFIG_DIR"].iter().any(|name| variable(name).is_some());
-    let config = state.path().join("run402").to_string_lossy().into_owned();
+    let config = state.path().join("run402").into_os_string();
     let look_up = move |name: &str| match name {
         "RUN402_CONFIG_DIR" if own => Some(config.clone()),
         name => variable(name),
     };
-    Environment::resolve(&look_up).map_err(|error| Failure::new(Code::InvalidEnvironment, error.to_string()))
+    Settings::read(&look_up).map_err(|error| Failure::new(Code::InvalidEnvironment, error.to_string()))
 }
 
 fn is_loopback(base: &str) -> bool {
@@ -161,8 +168,8 @@ fn wallet(environment: &Environment, is_local: bool) -> Result<Wallet, Failure> 
     let failed = |error: run402::wallet::WalletError| Failure::from(run402::error::Error::from(error));
     match Wallet::load(environment).map_err(failed)? {
         Some(wallet) => {
-            if wallet.was_readable {
-                eprintln!("sandboxctl: others could read {}; they no longer can", wallet.path().display());
+            for warning in wallet.warnings() {
+                eprintln!("sandboxctl: {warning}");
             }
             Ok(wallet)
         }

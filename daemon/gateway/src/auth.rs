@@ -29,7 +29,10 @@ impl Caller {
         let mut caller = Self::default();
         // The stronger key counts when there are two.
         for key in [text("apikey"), bearer].into_iter().flatten() {
-            let found = gateway.store().by_key(key.trim())?;
+            let found = match gateway.lent_keys().owner(key.trim()) {
+                Some((id, kind)) => gateway.store().project(&id)?.map(|project| (project, kind)),
+                None => gateway.store().by_key(key.trim())?,
+            };
             let found = found.ok_or_else(|| Refusal::forbidden("this key is not one of a project here"))?;
             if caller.key.as_ref().is_none_or(|(_, kind)| *kind == KeyKind::Anon) {
                 caller.key = Some(found);

@@ -2,7 +2,7 @@
 
 use crate::content::{Contents, Receiving};
 use crate::error::{Refusal, Result};
-use crate::functions::{FunctionRunner, Logs, MAX_RUNNING};
+use crate::functions::{FunctionRunner, LentKeys, Logs, MAX_RUNNING};
 use crate::serve::ports::Ports;
 use crate::slices::Database;
 use crate::store::projects::Project;
@@ -71,6 +71,7 @@ struct Inner {
     ports: Ports,
     running: Semaphore,
     logs: Logs,
+    lent_keys: LentKeys,
     tasks: TaskTracker,
 }
 
@@ -89,6 +90,7 @@ impl Gateway {
             ports: Ports::default(),
             running: Semaphore::new(MAX_RUNNING),
             logs: Logs::default(),
+            lent_keys: LentKeys::default(),
             tasks: TaskTracker::new(),
         };
         Ok(Self(Arc::new(inner)))
@@ -131,6 +133,11 @@ impl Gateway {
     /// A place for each call of a function.
     pub(crate) fn running(&self) -> &Semaphore {
         &self.0.running
+    }
+
+    /// Keys of calls that are running.
+    pub(crate) fn lent_keys(&self) -> &LentKeys {
+        &self.0.lent_keys
     }
 
     pub(crate) fn logs(&self) -> &Logs {

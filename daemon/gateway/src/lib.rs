@@ -8,6 +8,7 @@ mod api;
 mod assets;
 mod auth;
 mod content;
+pub mod database;
 mod deploy;
 mod error;
 mod fault;
@@ -20,10 +21,12 @@ mod serve;
 pub mod slices;
 mod spec;
 mod store;
+mod tables;
 mod warnings;
 
 pub use functions::{CODE_FOLDER, Ended, FunctionRunner, Invocation, REPLY_LIMIT_BYTES, RunnerError, SOCKET_FOLDER};
 pub use gateway::{Config, Gateway, OpenError};
+pub use tables::Tables;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

@@ -6,10 +6,12 @@
 //! scratch folder or in /tmp may be there in the next one, or not.
 
 mod files;
+mod keys;
 mod log;
 mod reply;
 mod schedule;
 
+pub(crate) use keys::LentKeys;
 pub(crate) use log::{Logs, Wanted};
 pub use reply::REPLY_LIMIT_BYTES;
 pub(crate) use reply::{REQUEST_LIMIT_BYTES, Request, Response};
@@ -108,7 +110,12 @@ impl Gateway {
             let (live, nonce) = (live.clone(), nonce.clone());
             move |gateway| gateway.invocation(&live, &nonce, &request)
         });
-        let ended = runner.run(invocation.await?).await;
+        let mut invocation = invocation.await?;
+        let keys = self.lent_keys().lend(&live.project);
+        invocation.environment.insert("RUN402_ANON_KEY".to_owned(), keys.anon.clone());
+        invocation.environment.insert("RUN402_SERVICE_KEY".to_owned(), keys.service.clone());
+        let ended = runner.run(invocation).await;
+        drop(keys);
         let ended = ended.map_err(|error| Refusal::unavailable("FUNCTION_UNAVAILABLE", error.to_string()))?;
         self.logs().add(&live.project, &live.name, &id, &ended.stderr);
         self.judge(&live, &nonce, &ended).map_err(|refusal| refusal.detail("request_id", json!(id)))

@@ -1,5 +1,7 @@
 //! A gateway on a free port, and wallets with projects on it.
 
+#![allow(dead_code, reason = "each of the test programs that share this needs a part of it")]
+
 use crate::tables::Tables;
 use reqwest::Response;
 use run402::api::projects::{self, NewProject};
