@@ -160,7 +160,7 @@ fn check_site(site: &Site) -> Result<()> {
     }
     if let Some(patch) = &site.patch {
         check_site_files("site.patch.put", &patch.put)?;
-        check_lists("site.patch.delete", &patch.delete, |path| is_path(path))?;
+        check_lists("site.patch.delete", &patch.delete, is_path)?;
         if let Some(path) = patch.delete.iter().find(|path| patch.put.contains_key(*path)) {
             return Err(Refusal::spec("site.patch.delete", format!("{path} is put and deleted")));
         }
@@ -425,7 +425,7 @@ mod tests {
 
     fn taken(mut slices: Value) {
         slices["project_id"] = json!("p");
-        Spec::read(slices.clone()).map_err(|refusal| refusal.envelope()).expect(&slices.to_string());
+        Spec::read(slices.clone()).unwrap_or_else(|refusal| panic!("{slices}: {}", refusal.envelope()));
     }
 
     #[test]
