@@ -5,10 +5,8 @@
 //! bytes under a wrong name, what was begun is carried on, and the same deploy goes through afterwards.
 
 // What is not needed here is needed by the other tests.
-#[allow(dead_code)]
 #[path = "../gateway/support.rs"]
 mod support;
-#[allow(dead_code)]
 #[path = "../gateway/tables.rs"]
 mod tables;
 
