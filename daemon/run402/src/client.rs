@@ -5,6 +5,8 @@
 //! repeated is known to who makes it. Knows no endpoint.
 
 use crate::error::Error;
+use crate::paying::Paying;
+use crate::payment::PaymentHeader;
 use crate::signin::{Message, Signer};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -118,6 +120,17 @@ impl Reply {
     }
 }
 
+/// How an exchange ended.
+#[derive(Debug)]
+pub(crate) enum Exchanged {
+    /// Not one byte has left.
+    NotSent(Error),
+    /// It may have arrived; no complete answer came.
+    Broken(Error),
+    /// With whatever status.
+    Answered(Reply),
+}
+
 /// A connection to one gateway as one caller. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -128,6 +141,8 @@ pub struct Client {
     keys: Arc<dyn Keyring>,
     /// `Run402-Client`: which program this is.
     surface: Arc<str>,
+    /// Without it nothing is ever paid.
+    paying: Option<Arc<Paying>>,
 }
 
 impl Client {
@@ -150,7 +165,13 @@ impl Client {
             .map_err(|error| Error::network("cannot set up an HTTP client", error))?;
         let surface = format!("surface=\"sdk\", sdk=\"rust-{}\"", env!("CARGO_PKG_VERSION"));
         let base = base.trim_end_matches('/').into();
-        Ok(Self { http, base, parsed: Arc::new(parsed), identity, keys, surface: surface.into() })
+        Ok(Self { http, base, parsed: Arc::new(parsed), identity, keys, surface: surface.into(), paying: None })
+    }
+
+    /// Pays what the policy allows when the gateway asks for it.
+    #[must_use]
+    pub fn with_payments(self, paying: Paying) -> Self {
+        Self { paying: Some(Arc::new(paying)), ..self }
     }
 
     pub fn base(&self) -> &str {
@@ -293,41 +314,84 @@ impl Request<'_> {
     }
 
     /// `context` completes "… while": `planning the deploy`.
-    pub async fn send(mut self, context: &str) -> Result<Reply, Error> {
-        self.client.authenticate(&mut self.headers, &self.path, self.auth).map_err(|error| error.context(context))?;
-        self.headers.insert(CLIENT, HeaderValue::from_str(&self.client.surface).expect("made of plain characters"));
-        let url = format!("{}{}", self.client.base, self.path);
-        let mut request = self.client.http.request(self.method, url);
-        if let Some((body, content_type)) = self.body {
-            if let Some(content_type) = content_type
-                && !self.headers.contains_key(CONTENT_TYPE)
-            {
-                self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    pub async fn send(self, context: &str) -> Result<Reply, Error> {
+        let reply = match self.exchange(None).await {
+            Exchanged::Answered(reply) => reply,
+            Exchanged::NotSent(error) | Exchanged::Broken(error) => return Err(error.context(context)),
+        };
+        let reply = match &self.client.paying {
+            Some(paying) if reply.status == StatusCode::PAYMENT_REQUIRED.as_u16() => {
+                paying.pay(&self, reply).await.map_err(|error| error.context(context))?
             }
-            request = request.body(body);
-        }
-        let response = request.headers(self.headers).send().await.map_err(|error| {
-            let message = format!("cannot reach the gateway at {}: {}", self.client.base, why(&error));
-            Error::network(message, error.without_url()).context(context)
-        })?;
-        let status = response.status();
-        let headers = response.headers().clone();
-        let body = read(response, MAX_ANSWER_BYTES).await.map_err(|error| error.context(context))?;
-        let reply = Reply { status: status.as_u16(), headers, body };
-        match status.is_success() {
+            _ => reply,
+        };
+        match (200..300).contains(&reply.status) {
             true => Ok(reply),
-            false => Err(failed(status, &reply).context(context)),
+            false => Err(Error::answered(reply.status, reply.value()).context(context)),
         }
+    }
+
+    pub(crate) fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("{}{}", self.client.base, self.path)
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        self.body.as_ref().map_or(&[], |(body, _)| body)
+    }
+
+    /// Once there and back, with a fresh signature.
+    pub(crate) async fn exchange(&self, payment: Option<&PaymentHeader>) -> Exchanged {
+        let headers = match self.make_headers(payment) {
+            Ok(headers) => headers,
+            Err(error) => return Exchanged::NotSent(error),
+        };
+        let mut request = self.client.http.request(self.method.clone(), self.url()).headers(headers);
+        if let Some((body, _)) = &self.body {
+            request = request.body(body.clone());
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => {
+                let sent = !error.is_connect() && !error.is_builder();
+                let message = format!("cannot reach the gateway at {}: {}", self.client.base, why(&error));
+                let error = Error::network(message, error.without_url());
+                return if sent { Exchanged::Broken(error) } else { Exchanged::NotSent(error) };
+            }
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        match read(response, MAX_ANSWER_BYTES).await {
+            Ok(body) => Exchanged::Answered(Reply { status, headers, body }),
+            Err(error) => Exchanged::Broken(error),
+        }
+    }
+
+    fn make_headers(&self, payment: Option<&PaymentHeader>) -> Result<HeaderMap, Error> {
+        let mut headers = self.headers.clone();
+        self.client.authenticate(&mut headers, &self.path, self.auth)?;
+        headers.insert(CLIENT, HeaderValue::from_str(&self.client.surface).expect("made of plain characters"));
+        if let Some((_, Some(content_type))) = &self.body
+            && !headers.contains_key(CONTENT_TYPE)
+        {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        if let Some(payment) = payment {
+            let name = HeaderName::from_bytes(payment.name.as_bytes()).expect("the name of a payment's header");
+            headers.insert(name, secret_header(payment.value.reveal())?);
+            // Browsers' clients of the same protocol say so, and gateways may wait for it.
+            let exposed = HeaderValue::from_static("PAYMENT-RESPONSE,X-PAYMENT-RESPONSE");
+            headers.insert(reqwest::header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+        Ok(headers)
     }
 
     /// Sends, and reads the answer as JSON.
     pub async fn receive<T: DeserializeOwned>(self, context: &str) -> Result<T, Error> {
         self.send(context).await?.read().map_err(|error: Error| error.context(context))
     }
-}
-
-fn failed(status: StatusCode, reply: &Reply) -> Error {
-    Error::answered(status.as_u16(), reply.value())
 }
 
 /// The whole body, but never more than `limit` bytes.

@@ -8,6 +8,7 @@ pub mod deploy;
 pub mod environment;
 pub mod error;
 pub mod keys;
+pub mod paying;
 pub mod payment;
 pub mod signin;
 pub mod wallet;
