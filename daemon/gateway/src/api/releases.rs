@@ -1,7 +1,7 @@
 //! `/apply/v1/releases`, `/apply/v1/resolve`: what is live, what was, and why a URL answers as it does.
 
 use super::{Answer, Api, parse};
-use crate::deploy::merge;
+use crate::deploy::{merge, summary};
 use crate::error::{Refusal, Result};
 use crate::gateway::Gateway;
 use crate::ids;
@@ -15,6 +15,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const DEFAULT_LIMIT: usize = 5000;
 
@@ -113,21 +114,22 @@ fn inventory(gateway: &Gateway, project: &Project, found: Option<&ReleaseRecord>
 fn diff(gateway: &Gateway, project: &Project, query: &ReleaseQuery) -> Result<Value> {
     let side = |name: &str, given: Option<&String>| match given.map(String::as_str) {
         None => Err(Refusal::bad("BAD_FIELD", format!("{name} is missing"))),
-        Some("empty") => Ok((None, Manifest::default())),
+        Some("empty") => Ok((None, Arc::default())),
         Some("active") => {
             let live = gateway.store().live_release(&project.id)?;
-            Ok(live.map_or_else(|| (None, Manifest::default()), |release| (Some(release.id), release.manifest)))
+            Ok(live.map_or_else(|| (None, Arc::default()), |release| (Some(release.id), release.manifest)))
         }
         Some(id) => find(gateway, project, id).map(|release| (Some(release.id), release.manifest)),
     };
     let (from_id, from) = side("from", query.from.as_ref())?;
     let (to_id, to) = side("to", query.to.as_ref())?;
     let mut body = release::diff(&from, &to, query.limit.unwrap_or(DEFAULT_LIMIT));
+    let said = summary(&body, from == to);
     let applied: Vec<&String> = to.migrations.keys().filter(|id| !from.migrations.contains_key(*id)).collect();
     merge(
         &mut body,
         json!({"kind": "release_diff", "schema_version": "agent-deploy-observability.v1", "from_release_id": from_id,
-        "to_release_id": to_id, "is_noop": from == to, "summary": "", "warnings": [], "migrations": {"applied_between_releases": applied}}),
+        "to_release_id": to_id, "is_noop": from == to, "summary": said, "warnings": [], "migrations": {"applied_between_releases": applied}}),
     );
     Ok(body)
 }
