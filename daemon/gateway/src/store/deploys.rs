@@ -119,9 +119,9 @@ fn read_manifest(connection: &Connection, project: &str, id: &str) -> rusqlite::
     let mut statement = connection.prepare_cached("SELECT manifest FROM releases WHERE project = ?1 AND id = ?2")?;
     let read = |row: &Row<'_>| {
         let text = row.get_ref(0)?.as_str()?;
-        serde_json::from_str(text).map(Arc::new).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error))
-        })
+        serde_json::from_str(text)
+            .map(Arc::new)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))
     };
     statement.query_row([project, id], read).optional()
 }
@@ -374,11 +374,7 @@ pub(crate) fn deployment_id(release: &str) -> String {
     format!("dpl_{}", release.trim_start_matches("rel_"))
 }
 
-fn manifest_of(
-    connection: &Connection,
-    manifests: &Manifests,
-    project: &projects::Project,
-) -> Result<Arc<Manifest>> {
+fn manifest_of(connection: &Connection, manifests: &Manifests, project: &projects::Project) -> Result<Arc<Manifest>> {
     let live = project.live_release.as_ref().map(|id| find_release(connection, manifests, &project.id, id));
     Ok(live.transpose()?.flatten().map(|release| release.manifest).unwrap_or_default())
 }

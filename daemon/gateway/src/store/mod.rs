@@ -9,8 +9,8 @@ mod manifests;
 pub(crate) mod projects;
 pub(crate) mod uploads;
 
-use rand::RngExt;
 use manifests::Manifests;
+use rand::RngExt;
 use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
 use std::fs;
