@@ -160,7 +160,7 @@ fn check_site(site: &Site) -> Result<()> {
     }
     if let Some(patch) = &site.patch {
         check_site_files("site.patch.put", &patch.put)?;
-        check_lists("site.patch.delete", &patch.delete, |path| is_path(path))?;
+        check_lists("site.patch.delete", &patch.delete, is_path)?;
         if let Some(path) = patch.delete.iter().find(|path| patch.put.contains_key(*path)) {
             return Err(Refusal::spec("site.patch.delete", format!("{path} is put and deleted")));
         }
