@@ -6,6 +6,7 @@
 
 mod clock;
 mod config;
+mod deploys;
 mod doctor;
 mod host_ids;
 mod http;

@@ -4,6 +4,7 @@
 //! header and no JSON. What a run goes through is in [`crate::runs`], its output in [`crate::output`] and
 //! [`crate::tail`].
 
+mod deploys;
 mod projects;
 mod runs;
 mod tokens;

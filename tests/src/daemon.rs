@@ -48,6 +48,8 @@ pub struct Options {
     pub policies: Vec<(String, String)>,
     /// As [`NOBODY`]; only root can.
     pub as_nobody: bool,
+    /// Further variables of its environment.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Options {
@@ -58,6 +60,11 @@ impl Options {
 
     pub fn policy(mut self, name: &str, toml: &str) -> Self {
         self.policies.push((name.to_owned(), toml.to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -149,6 +156,7 @@ impl Daemon {
         if options.as_nobody {
             command.env("HOME", home.root.join("home"));
         }
+        command.envs(options.variables.iter().map(|(name, value)| (name, value)));
         let log = File::options().create(true).append(true).open(home.root.join("sandboxd.log"));
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log.expect("the folder is ours"));
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));

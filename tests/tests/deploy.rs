@@ -3,7 +3,7 @@
 use sandbox_tests::cli::{Person, assert_status, text};
 use sandbox_tests::http::{Client, Reply};
 use sandbox_tests::postgres::Postgres;
-use sandbox_tests::{host, programs, require};
+use sandbox_tests::{Daemon, host, programs, require};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -354,6 +354,60 @@ fn the_guestbook_has_a_site_a_function_and_a_table() {
     assert_status(&output, 1);
     let problem: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!(problem["details"]["gateway"]["code"], "MIGRATION_CHECKSUM_MISMATCH");
+}
+
+#[test]
+fn a_workspace_is_built_and_deployed_over_http() {
+    let person = Person::alone();
+    let state = person.folder("gateway");
+    let gateway = gateway(&person, &state, None);
+    let config = person.folder("config").to_string_lossy().into_owned();
+    let daemon = Daemon::options().env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", &config).start();
+    let project = daemon.project();
+    assert_eq!(daemon.client.get(&project.path("/deploys")).ok(), json!({"deploys": []}));
+    let build = "mkdir -p dist && echo '<h1>built</h1>' > dist/index.html && echo done";
+    let body = json!({"build": {"command": build}, "site": {"dir": "dist"}});
+    let reply = daemon.client.post(&project.path("/deploys"), &body);
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let deployed = reply.json();
+    assert_eq!((&deployed["files_uploaded"], &deployed["files_total"]), (&json!(1), &json!(1)));
+    assert_eq!(deployed["build"]["stdout"], "done\n");
+    assert_eq!(get(url(&deployed), "/").text(), "<h1>built</h1>\n");
+    // The same again sends nothing; a build that fails and output that leads out change nothing.
+    assert_eq!(daemon.client.post(&project.path("/deploys"), &body).ok()["files_uploaded"], 0);
+    let failed = json!({"build": {"command": "echo broken; exit 9"}, "site": {"dir": "dist"}});
+    let problem = daemon.client.post(&project.path("/deploys"), &failed).refused(422, "build_failed");
+    assert_eq!(
+        (&problem["details"]["run"]["stdout"], &problem["details"]["run"]["exit_code"]),
+        (&json!("broken\n"), &json!(9))
+    );
+    project.ok("ln -s /etc out; ln -s /etc/passwd dist/link");
+    for dir in ["out", "dist", "../..", "/etc"] {
+        let reply = daemon.client.post(&project.path("/deploys"), &json!({"site": {"dir": dir}}));
+        let problem = reply.refused(502, "deploy_failed");
+        assert_eq!(problem["details"]["gateway"]["kind"], "local_error", "{dir}: {problem}");
+    }
+    assert_eq!(get(url(&deployed), "/").text(), "<h1>built</h1>\n");
+    let listed = daemon.client.get(&project.path("/deploys")).ok();
+    assert_eq!(listed["deploys"].as_array().map(Vec::len), Some(2));
+    // Files that come with the request.
+    let files = json!({"files": {"index.html": "sent", "a/b.bin": "__b64__AP8="}});
+    let sent = daemon.client.post(&project.path("/deploy"), &files).ok();
+    assert_eq!(
+        (&sent["status"], &sent["files_total"], &sent["url"]),
+        (&json!("ready"), &json!(2), &sent["netlify_url"])
+    );
+    assert_eq!((get(url(&sent), "/").text(), get(url(&sent), "/a/b.bin").body), ("sent".to_owned(), vec![0, 255]));
+    let wrong = json!({"files": {"index.html": "__b64__?"}});
+    daemon.client.post(&project.path("/deploy"), &wrong).refused(400, "invalid_request");
+    // A caller needs the scope; a gateway that is gone is said to be.
+    let token = daemon.client.post("/tokens", &json!({"name": "runner", "scopes": ["run"]})).ok();
+    let runner = daemon.client.with_token(token["token"].as_str());
+    runner.post(&project.path("/deploys"), &body).refused(403, "forbidden");
+    drop(gateway);
+    let problem = daemon.client.post(&project.path("/deploy"), &files).refused(502, "deploy_failed");
+    assert!(problem["next_actions"].to_string().contains("sandboxctl gateway"), "{problem}");
+    assert_eq!(problem["retryable"], true);
 }
 
 /// The first page of the only project.

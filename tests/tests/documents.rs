@@ -33,7 +33,7 @@ fn shell_lines(text: &str) -> Vec<String> {
 #[test]
 fn the_two_commands_of_the_readme_are_there() {
     let lines = shell_lines(&read("README.md"));
-    let main = "cargo build --release && target/release/sandboxctl run --dir examples/vite-site --policy node-build -- 'npm ci && npm run build'";
+    let main = "cargo build --release && target/release/sandboxctl up examples/vite-site";
     assert!(lines.iter().any(|line| line == main), "{lines:?}");
     assert!(lines.iter().any(|line| line == "cargo test"), "{lines:?}");
     assert!(programs::repository().join("examples/vite-site/package-lock.json").exists());

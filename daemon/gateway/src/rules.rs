@@ -425,7 +425,7 @@ mod tests {
 
     fn taken(mut slices: Value) {
         slices["project_id"] = json!("p");
-        Spec::read(slices.clone()).map_err(|refusal| refusal.envelope()).expect(&slices.to_string());
+        Spec::read(slices.clone()).unwrap_or_else(|refusal| panic!("{slices}: {}", refusal.envelope()));
     }
 
     #[test]

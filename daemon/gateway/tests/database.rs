@@ -315,8 +315,10 @@ async fn migrations_are_applied_once_and_wholly() {
     assert_eq!(database.plan(B, &both).await.expect("planned").new.len(), 2);
 
     let changed = Migration { checksum: "0".repeat(64), ..first.clone() };
-    for refused in [database.plan(A, &[changed.clone()]).await.map(drop), database.apply(A, &[changed]).await.map(drop)]
-    {
+    for refused in [
+        database.plan(A, std::slice::from_ref(&changed)).await.map(drop),
+        database.apply(A, &[changed]).await.map(drop),
+    ] {
         assert_eq!(refused.expect_err("another checksum").code(), "MIGRATION_CHECKSUM_MISMATCH");
     }
     let twice = [first.clone(), first];

@@ -6,6 +6,7 @@
 mod accept;
 mod at;
 mod auth;
+mod deploys;
 mod events;
 mod frames;
 mod json;

@@ -1,6 +1,6 @@
 //! The routes and their description, from the same declarations.
 
-use super::{Shared, events, operations, output, policies, projects, runs, tokens};
+use super::{Shared, deploys, events, operations, output, policies, projects, runs, tokens};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
@@ -54,9 +54,11 @@ impl IntoResponses for Problems {
             ("410", "The output asked for is not kept any more"),
             ("413", "The body or the command is too large"),
             ("415", "The body is not application/json"),
+            ("422", "The build command of a deploy did not succeed"),
             ("429", "Too many requests; see Retry-After"),
             ("431", "Too many or too large headers"),
             ("500", "A fault of the daemon"),
+            ("502", "The gateway of a deploy refused or failed"),
             ("503", "No capacity, or stopping; see Retry-After"),
             ("507", "The disk is full"),
         ];
@@ -81,6 +83,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .routes(routes!(runs::start, runs::list))
         .routes(routes!(runs::show, runs::kill))
         .routes(routes!(runs::signal))
+        .routes(routes!(deploys::create, deploys::list))
+        .routes(routes!(deploys::files))
         .routes(routes!(output::read))
         .routes(routes!(events::resume))
         .routes(routes!(tokens::create, tokens::list))

@@ -4,6 +4,7 @@
 //! sandbox, no socket and no status code; both ends of every connection share it, so that
 //! client and server cannot disagree. Shapes follow `docs/api.md`.
 
+pub mod deploy;
 pub mod doctor;
 pub mod event;
 pub mod health;

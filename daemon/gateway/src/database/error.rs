@@ -21,14 +21,14 @@ pub enum DatabaseError {
     #[error("the migration {id} failed: {fault}")]
     MigrationFailed {
         id: String,
-        fault: SqlFault,
+        fault: Box<SqlFault>,
         /// Migrations of the same call that were applied before, and stay.
         applied: Vec<String>,
         /// Whether nothing of the failed one stays.
         rolled_back: bool,
     },
     #[error("{0}")]
-    Sql(SqlFault),
+    Sql(Box<SqlFault>),
     #[error("the statement ran longer than {0} ms and was ended")]
     Timeout(u128),
     #[error("the result has more than {0}; ask for less, such as with LIMIT")]

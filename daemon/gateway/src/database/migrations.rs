@@ -128,7 +128,7 @@ impl Database {
         };
         done.map_err(|error| match error {
             DatabaseError::Sql(fault) => failed(fault),
-            DatabaseError::Timeout(_) => failed(SqlFault::text(error.to_string())),
+            DatabaseError::Timeout(_) => failed(Box::new(SqlFault::text(error.to_string()))),
             error => error,
         })
     }
@@ -140,7 +140,7 @@ async fn in_transaction(client: &Client, migration: &Migration) -> Result<(), Da
     // By the function, so that the script cannot end the transaction.
     let done = client.execute("SELECT run402.carry_out($1)", &[sql]).await;
     let placed = |error: tokio_postgres::Error| match SqlFault::of_script(&error, sql) {
-        Some(fault) => DatabaseError::Sql(fault),
+        Some(fault) => DatabaseError::Sql(Box::new(fault)),
         None => fault(error),
     };
     done.map_err(|error| match (placed(error), statement_that_ends(sql)) {
@@ -148,7 +148,7 @@ async fn in_transaction(client: &Client, migration: &Migration) -> Result<(), Da
             let advice = "a migration is one transaction; leave it out, or say `transaction: \"none\"`";
             let message = format!("{}: {advice}", fault.message);
             let position = u32::try_from(sql[..statement].chars().count() + 1).ok();
-            DatabaseError::Sql(SqlFault { message, position, ..fault })
+            DatabaseError::Sql(Box::new(SqlFault { message, position, ..*fault }))
         }
         (error, _) => error,
     })?;
@@ -171,7 +171,7 @@ async fn statement_by_statement(
     for statement in &statements {
         let chars = migration.sql[..statement.offset].chars().count();
         client.batch_execute(statement.text).await.map_err(|error| match fault(error) {
-            DatabaseError::Sql(fault) => DatabaseError::Sql(fault.shifted(chars)),
+            DatabaseError::Sql(fault) => DatabaseError::Sql(Box::new(fault.shifted(chars))),
             error => error,
         })?;
         *rolled_back = false;

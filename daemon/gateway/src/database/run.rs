@@ -66,7 +66,7 @@ pub(super) fn check_text(sql: &str, limits: &Limits) -> Result<(), DatabaseError
         return Err(DatabaseError::SqlTooLong(limits.sql_bytes));
     }
     match sql.contains('\0') {
-        true => Err(DatabaseError::Sql(SqlFault::text("the SQL has a NUL character"))),
+        true => Err(DatabaseError::Sql(Box::new(SqlFault::text("the SQL has a NUL character")))),
         false => Ok(()),
     }
 }
@@ -89,7 +89,7 @@ async fn run(
     for statement in statements {
         let chars = sql[..statement.offset].chars().count();
         last = run_one(client, *statement, params, limits).await.map_err(|error| match error {
-            DatabaseError::Sql(fault) => DatabaseError::Sql(fault.shifted(chars)),
+            DatabaseError::Sql(fault) => DatabaseError::Sql(Box::new(fault.shifted(chars))),
             error => error,
         })?;
     }
@@ -105,7 +105,7 @@ async fn run(
 pub(super) async fn refuse_open_transaction(client: &Client) -> Result<(), DatabaseError> {
     let open = "the transaction that was begun is not committed; it was rolled back";
     match client.batch_execute("SAVEPOINT run402_open").await {
-        Ok(()) => Err(DatabaseError::Sql(SqlFault::text(open))),
+        Ok(()) => Err(DatabaseError::Sql(Box::new(SqlFault::text(open)))),
         Err(error) if error.code().is_some_and(|code| code.code() == "25P01") => Ok(()),
         Err(error) => Err(fault(error)),
     }
@@ -176,7 +176,7 @@ async fn run_one(
 /// A refusal of the statement, or a break of the connection.
 pub(super) fn fault(error: tokio_postgres::Error) -> DatabaseError {
     match SqlFault::of(&error) {
-        Some(fault) => DatabaseError::Sql(fault),
+        Some(fault) => DatabaseError::Sql(Box::new(fault)),
         None => DatabaseError::Admin { step: "running a statement", source: error },
     }
 }
@@ -184,7 +184,7 @@ pub(super) fn fault(error: tokio_postgres::Error) -> DatabaseError {
 /// Where the place would be one of our own text.
 fn without_position(error: DatabaseError) -> DatabaseError {
     match error {
-        DatabaseError::Sql(fault) => DatabaseError::Sql(SqlFault { position: None, ..fault }),
+        DatabaseError::Sql(fault) => DatabaseError::Sql(Box::new(SqlFault { position: None, ..*fault })),
         error => error,
     }
 }

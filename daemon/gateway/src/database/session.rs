@@ -49,7 +49,9 @@ impl Database {
         let row = row.map_err(DatabaseError::admin("signing a project in"))?;
         // Some set-ups map every user of the host to one role; statements would have that role's rights.
         if row.get::<_, String>(1) != inner.role(schema) {
-            return Err(DatabaseError::Sql(super::error::SqlFault::text("the server does not let projects sign in")));
+            return Err(DatabaseError::Sql(Box::new(super::error::SqlFault::text(
+                "the server does not let projects sign in",
+            ))));
         }
         let (schema, pid, inner) = (schema.clone(), row.get(0), Arc::clone(inner));
         Ok(Session { client, schema, pid, is_busy: false, inner, _permit: permit })

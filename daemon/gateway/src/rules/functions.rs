@@ -317,7 +317,7 @@ mod tests {
             json!({"triggers": [{"id": "a", "type": "schedule", "cron": "0 3 * * *", "timezone": "UTC", "misfire_policy": "skip",
                 "overlap_policy": "allow", "run": {"event_type": "x", "payload": {}}}], "capabilities": []}),
         ] {
-            read(function.clone()).expect(&function.to_string());
+            read(function.clone()).unwrap_or_else(|_| panic!("{function}"));
         }
     }
 }

@@ -4,10 +4,9 @@
 //! gateway that is to die. Whatever the point, the release before or the new one is live, the store holds no
 //! bytes under a wrong name, what was begun is carried on, and the same deploy goes through afterwards.
 
+// What is not needed here is needed by the other tests.
 #[path = "../gateway/support.rs"]
 mod support;
-// What is not needed here is needed by the other tests.
-#[allow(dead_code)]
 #[path = "../gateway/tables.rs"]
 mod tables;
 
