@@ -1,14 +1,14 @@
 //! Contents by the hash of their bytes.
 //!
 //! `content/ab/abcdef…` holds exactly the bytes that hash to its name; what is received is in `staging/`
-//! until then, and is hashed while it comes in. Promotion is a second name, given after one `syncfs(2)` for all that
-//! was received: a power cut leaves either nothing or the whole. Whose a content is, is the store's to know.
+//! until then, and is hashed while it comes in. Promotion is a second name, given after all that was received
+//! is on the disk, and synced itself: a power cut leaves either nothing or the whole. Whose a content is, is the store's to know.
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use run402::deploy::Digest;
 use sha2::{Digest as _, Sha256};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const COPY_BYTES: usize = 1 << 20;
+/// More files than that are synced together.
+const MAX_SINGLE_SYNCS: usize = 32;
 /// Chunks that wait for the disk.
 const QUEUE: usize = 8;
 
@@ -128,7 +130,7 @@ impl Contents {
     }
 
     /// Puts the parts of an upload together under the name that was promised, when they hash to it.
-    /// Blocking. The bytes are on the disk after the next [`Contents::sync`].
+    /// Blocking. [`Contents::sync`] puts the bytes on the disk.
     pub(crate) fn assemble(&self, upload: &str, parts: u32, digest: &Digest) -> Result<PathBuf, ReceiveError> {
         let whole = self.staging.join(format!("{upload}.whole"));
         if parts == 1 {
@@ -167,8 +169,26 @@ impl Contents {
         let _ = fs::remove_file(self.staging.join(format!("{upload}.whole")));
     }
 
-    /// Everything that was written is on the disk.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    /// These are on the disk.
+    pub(crate) fn sync(&self, wholes: &[PathBuf]) -> io::Result<()> {
+        if wholes.len() > MAX_SINGLE_SYNCS {
+            return self.sync_everything();
+        }
+        wholes.iter().try_for_each(|whole| File::open(whole)?.sync_all())
+    }
+
+    /// The names of these are on the disk.
+    pub(crate) fn sync_names(&self, digests: &[Digest]) -> io::Result<()> {
+        if digests.len() > MAX_SINGLE_SYNCS {
+            return self.sync_everything();
+        }
+        let folders: BTreeSet<PathBuf> =
+            digests.iter().filter_map(|digest| self.path(digest).parent().map(Path::to_owned)).collect();
+        folders.iter().chain([&self.content]).try_for_each(|folder| File::open(folder)?.sync_all())
+    }
+
+    /// For many at once: one wait, but for whatever else is being written to this file system too.
+    fn sync_everything(&self) -> io::Result<()> {
         rustix::fs::syncfs(File::open(&self.content)?)?;
         Ok(())
     }
@@ -281,8 +301,9 @@ mod tests {
         let digest = Digest::of(b"hello");
         contents.receive("u", 1, 5, digest, chunks(&[b"hel", b"lo"])).await.expect("taken");
         let whole = contents.assemble("u", 1, &digest).expect("put together");
-        contents.sync().expect("synced");
+        contents.sync(std::slice::from_ref(&whole)).expect("synced");
         contents.promote(&whole, &digest).expect("promoted");
+        contents.sync_names(&[digest]).expect("synced");
         assert_eq!(contents.read(&digest, 10).expect("read"), b"hello");
         let wrong = contents.receive("v", 1, 5, digest, chunks(&[b"world"])).await;
         assert!(matches!(wrong, Err(ReceiveError::Digest { .. })));

@@ -20,6 +20,7 @@ use axum::http::StatusCode;
 use run402::deploy::Digest;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
 /// A plan can be committed for so long.
@@ -59,7 +60,7 @@ impl Gateway {
             check_sync(assets, &before)?;
         }
         let digest = after.digest();
-        let is_noop = base.is_some() && before == after && migrations.new.is_empty();
+        let is_noop = base.is_some() && *before == after && migrations.new.is_empty();
         let contents = spec.contents();
         let sizes = self.store().sizes(&project.id, contents.keys())?;
         let mut missing = Vec::new();
@@ -137,7 +138,7 @@ impl Gateway {
     }
 
     /// The release that the spec is applied to, and what it holds.
-    fn base_release(&self, project: &Project, spec: &Spec) -> Result<(Option<String>, Manifest)> {
+    fn base_release(&self, project: &Project, spec: &Spec) -> Result<(Option<String>, Arc<Manifest>)> {
         let wrong = |message: &str| Err(Refusal::spec("base", message));
         let id = match spec.base.as_ref().map(|base| (base.release, &base.release_id)) {
             None | Some((Some(BaseRelease::Current), None)) => project.live_release.clone(),
@@ -152,7 +153,7 @@ impl Gateway {
             Some(_) => return wrong("a base has either release or release_id"),
         };
         match id {
-            None => Ok((None, Manifest::default())),
+            None => Ok((None, Arc::default())),
             Some(id) => match self.store().release(&project.id, &id)? {
                 Some(release) => Ok((Some(id), release.manifest)),
                 None => wrong("there is no such release"),
@@ -371,7 +372,7 @@ fn check_limits(after: &Manifest) -> Result<()> {
     }
 }
 
-fn summary(body: &Value, is_noop: bool) -> String {
+pub(crate) fn summary(body: &Value, is_noop: bool) -> String {
     if is_noop {
         return "no changes".to_owned();
     }

@@ -75,7 +75,7 @@ pub(super) async fn faucet(body: Bytes) -> Answer {
 }
 
 /// The one organization of a wallet: a UUID that is made of its address.
-fn organization(wallet: &str) -> String {
+pub(super) fn organization(wallet: &str) -> String {
     let digest = hex::encode(Sha256::digest(wallet.as_bytes()));
     // Version 8 and the variant of RFC 9562: a UUID of one's own making.
     format!("{}-{}-8{}-8{}-{}", &digest[..8], &digest[8..12], &digest[13..16], &digest[17..20], &digest[20..32])

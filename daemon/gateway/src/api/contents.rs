@@ -175,14 +175,15 @@ fn promote(gateway: &Gateway, plan: &ContentPlan) -> Result<()> {
             error => refused(error),
         };
         let whole = contents.assemble(&upload.id, upload.parts, &upload.digest).map_err(missing)?;
-        wholes.push((whole, upload));
+        wholes.push(whole);
     }
     Point::ContentAssembled.pass();
-    contents.sync()?;
-    for (whole, upload) in &wholes {
+    contents.sync(&wholes)?;
+    for (whole, upload) in wholes.iter().zip(&uploads) {
         contents.promote(whole, &upload.digest)?;
     }
-    contents.sync()?;
+    let digests: Vec<Digest> = uploads.iter().map(|upload| upload.digest).collect();
+    contents.sync_names(&digests)?;
     Point::ContentPromoted.pass();
     gateway.store().own_contents(plan, &uploads)?;
     uploads.iter().for_each(|upload| contents.discard(&upload.id, upload.parts));

@@ -46,7 +46,7 @@ fn all(gateway: &Gateway, project: &Project) -> Result<Vec<(String, Live)>> {
     let Some(release) = gateway.store().live_release(&project.id)? else { return Ok(Vec::new()) };
     let at = release.created_at;
     let live = |(name, function)| (at.clone(), Live { project: project.id.clone(), name, function });
-    Ok(release.manifest.functions.into_iter().map(live).collect())
+    Ok(release.manifest.functions.clone().into_iter().map(live).collect())
 }
 
 pub(super) async fn list(State(api): State<Api>, Path(id): Path<String>, headers: HeaderMap) -> Answer {

@@ -1,5 +1,6 @@
 //! `/projects/v1`: projects of a wallet.
 
+use super::account::organization;
 use super::{Answer, Api, parse};
 use crate::auth::Caller;
 use crate::error::{Refusal, Result};
@@ -82,7 +83,7 @@ fn describe(gateway: &Gateway, project: &Project) -> Value {
     json!({
         "project_id": project.id, "name": project.name, "tier": project.tier, "site_url": site,
         "custom_domains": [], "status": "active", "effective_status": "active", "organization_lifecycle_state": "active",
-        "org_id": null, "created_at": project.created_at,
+        "org_id": organization(&project.owner), "created_at": project.created_at,
     })
 }
 

@@ -1,7 +1,8 @@
 //! `/apply/v1/releases`, `/apply/v1/resolve`: what is live, what was, and why a URL answers as it does.
 
 use super::{Answer, Api, parse};
-use crate::deploy::merge;
+use crate::auth::Caller;
+use crate::deploy::{merge, summary};
 use crate::error::{Refusal, Result};
 use crate::gateway::Gateway;
 use crate::ids;
@@ -10,11 +11,13 @@ use crate::serve::resolve::{self, Found, Match};
 use crate::spec::PublicPaths;
 use crate::store::deploys::ReleaseRecord;
 use crate::store::projects::Project;
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 const DEFAULT_LIMIT: usize = 5000;
 
@@ -113,21 +116,22 @@ fn inventory(gateway: &Gateway, project: &Project, found: Option<&ReleaseRecord>
 fn diff(gateway: &Gateway, project: &Project, query: &ReleaseQuery) -> Result<Value> {
     let side = |name: &str, given: Option<&String>| match given.map(String::as_str) {
         None => Err(Refusal::bad("BAD_FIELD", format!("{name} is missing"))),
-        Some("empty") => Ok((None, Manifest::default())),
+        Some("empty") => Ok((None, Arc::default())),
         Some("active") => {
             let live = gateway.store().live_release(&project.id)?;
-            Ok(live.map_or_else(|| (None, Manifest::default()), |release| (Some(release.id), release.manifest)))
+            Ok(live.map_or_else(|| (None, Arc::default()), |release| (Some(release.id), release.manifest)))
         }
         Some(id) => find(gateway, project, id).map(|release| (Some(release.id), release.manifest)),
     };
     let (from_id, from) = side("from", query.from.as_ref())?;
     let (to_id, to) = side("to", query.to.as_ref())?;
     let mut body = release::diff(&from, &to, query.limit.unwrap_or(DEFAULT_LIMIT));
+    let said = summary(&body, from == to);
     let applied: Vec<&String> = to.migrations.keys().filter(|id| !from.migrations.contains_key(*id)).collect();
     merge(
         &mut body,
         json!({"kind": "release_diff", "schema_version": "agent-deploy-observability.v1", "from_release_id": from_id,
-        "to_release_id": to_id, "is_noop": from == to, "summary": "", "warnings": [], "migrations": {"applied_between_releases": applied}}),
+        "to_release_id": to_id, "is_noop": from == to, "summary": said, "warnings": [], "migrations": {"applied_between_releases": applied}}),
     );
     Ok(body)
 }
@@ -144,23 +148,42 @@ pub(super) async fn promote(State(api): State<Api>, Path(id): Path<String>, head
     let request: PromoteRequest = parse(&body)?;
     let lock = api.gateway.commit_lock(&request.project);
     let _held = lock.lock().await;
-    let answered = api.answer(headers, move |gateway, caller| {
-        let project = caller.owned(gateway, &request.project)?;
-        let target = gateway.store().release(&project.id, &id)?;
-        let target = target.ok_or_else(|| Refusal::not_found("release", "PROMOTE_TARGET_NOT_FOUND"))?;
-        let before = gateway.store().live_release(&project.id)?.map(|release| release.manifest).unwrap_or_default();
-        let kept = before.migrations.keys().any(|id| !target.manifest.migrations.contains_key(id));
-        const CODE: &str = "MIGRATIONS_NOT_REVERSIBLE";
-        if kept && !request.allow_warning_codes.iter().any(|code| code == CODE) {
-            let message =
-                "migrations that were applied since are not taken back; allow MIGRATIONS_NOT_REVERSIBLE to go on";
-            return Err(Refusal::conflict("PROMOTE_WARNING_REQUIRES_ACK", message).detail("codes", json!([CODE])));
-        }
-        let (previous, operation) = gateway.store().promote(&project.id, &id)?;
-        Ok(json!({"status": "ok", "release_id": id, "operation_id": operation, "previous_release_id": previous,
+    let gateway = &api.gateway;
+    let checked = gateway.blocking(move |gateway| check_promotion(gateway, &headers, &request, &id));
+    let (project, before, target) = checked.await?;
+    // Its tables as it exposed them; what migrations did since stays.
+    if let Some(expose) = target.manifest.expose.as_ref().filter(|expose| before.expose.as_ref() != Some(*expose)) {
+        gateway.database()?.apply(&project, &[], Some(expose)).await?;
+    }
+    let promoted = gateway.blocking(move |gateway| {
+        let (previous, operation) = gateway.store().promote(&project, &target.id)?;
+        Ok(json!({"status": "ok", "release_id": target.id, "operation_id": operation, "previous_release_id": previous,
             "diff": release::diff(&before, &target.manifest, DEFAULT_LIMIT), "warnings": []}))
     });
-    answered.await
+    promoted.await.map(Json)
+}
+
+/// The project, what is live in it, and the release that is to be.
+fn check_promotion(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    request: &PromoteRequest,
+    id: &str,
+) -> Result<(String, Arc<Manifest>, ReleaseRecord)> {
+    const CODE: &str = "MIGRATIONS_NOT_REVERSIBLE";
+    let project = Caller::read(gateway, headers)?.owned(gateway, &request.project)?;
+    let target = gateway.store().release(&project.id, id)?;
+    let target = target.ok_or_else(|| Refusal::not_found("release", "PROMOTE_TARGET_NOT_FOUND"))?;
+    if project.live_release.as_deref() == Some(id) {
+        return Err(Refusal::conflict("PROMOTE_NO_OP", "this release is live already"));
+    }
+    let before = gateway.store().live_release(&project.id)?.map(|release| release.manifest).unwrap_or_default();
+    let kept = before.migrations.keys().any(|id| !target.manifest.migrations.contains_key(id));
+    if kept && !request.allow_warning_codes.iter().any(|code| code == CODE) {
+        let message = "migrations that were applied since are not taken back; allow MIGRATIONS_NOT_REVERSIBLE to go on";
+        return Err(Refusal::conflict("PROMOTE_WARNING_REQUIRES_ACK", message).detail("codes", json!([CODE])));
+    }
+    Ok((project.id, before, target))
 }
 
 #[derive(Debug, Deserialize)]

@@ -44,7 +44,7 @@ impl Gateway {
             let mut due = Vec::new();
             for project in gateway.store().projects()? {
                 let Some(release) = gateway.store().live_release(&project.id)? else { continue };
-                for (name, function) in release.manifest.functions {
+                for (name, function) in release.manifest.functions.clone() {
                     if function.schedule.clone().flatten().is_some_and(|schedule| is_due(&schedule, minute)) {
                         due.push(Live { project: project.id.clone(), name, function });
                     }

@@ -1,6 +1,7 @@
 //! Plans, operations, their events, and releases.
 
 use super::Store;
+use super::manifests::Manifests;
 use super::projects::{self, claim};
 use crate::error::{Refusal, Result};
 use crate::fault::Point;
@@ -8,6 +9,7 @@ use crate::ids;
 use crate::release::Manifest;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// What a release is to be, decided but not live.
 #[derive(Debug, Clone)]
@@ -53,7 +55,7 @@ pub(crate) struct ReleaseRecord {
     pub(crate) id: String,
     pub(crate) project: String,
     pub(crate) parent: Option<String>,
-    pub(crate) manifest: Manifest,
+    pub(crate) manifest: Arc<Manifest>,
     pub(crate) digest: String,
     pub(crate) plan: String,
     pub(crate) operation: String,
@@ -95,31 +97,56 @@ fn operation(row: &Row<'_>) -> rusqlite::Result<OperationRecord> {
     })
 }
 
-const RELEASE: &str =
-    "id, parent, manifest, digest, plan, operation, status, generation, created_at, superseded_at, project";
+const RELEASE: &str = "id, parent, digest, plan, operation, status, generation, created_at, superseded_at, project";
 
-fn release(row: &Row<'_>) -> rusqlite::Result<ReleaseRecord> {
-    let text: String = row.get(2)?;
-    let manifest = serde_json::from_str(&text)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, Box::new(error)))?;
+fn release(row: &Row<'_>, manifest: Arc<Manifest>) -> rusqlite::Result<ReleaseRecord> {
     Ok(ReleaseRecord {
         id: row.get(0)?,
         parent: row.get(1)?,
         manifest,
-        digest: row.get(3)?,
-        plan: row.get(4)?,
-        operation: row.get(5)?,
-        status: row.get(6)?,
-        generation: row.get(7)?,
-        created_at: row.get(8)?,
-        superseded_at: row.get(9)?,
-        project: row.get(10)?,
+        digest: row.get(2)?,
+        plan: row.get(3)?,
+        operation: row.get(4)?,
+        status: row.get(5)?,
+        generation: row.get(6)?,
+        created_at: row.get(7)?,
+        superseded_at: row.get(8)?,
+        project: row.get(9)?,
     })
 }
 
-fn find_release(connection: &Connection, project: &str, id: &str) -> rusqlite::Result<Option<ReleaseRecord>> {
+fn read_manifest(connection: &Connection, project: &str, id: &str) -> rusqlite::Result<Option<Arc<Manifest>>> {
+    let mut statement = connection.prepare_cached("SELECT manifest FROM releases WHERE project = ?1 AND id = ?2")?;
+    let read = |row: &Row<'_>| {
+        let text = row.get_ref(0)?.as_str()?;
+        serde_json::from_str(text)
+            .map(Arc::new)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))
+    };
+    statement.query_row([project, id], read).optional()
+}
+
+/// With its manifest as it was read before, or else from the database.
+fn find_release(
+    connection: &Connection,
+    manifests: &Manifests,
+    project: &str,
+    id: &str,
+) -> rusqlite::Result<Option<ReleaseRecord>> {
     let sql = format!("SELECT {RELEASE} FROM releases WHERE project = ?1 AND id = ?2");
-    connection.query_row(&sql, [project, id], release).optional()
+    let mut statement = connection.prepare_cached(&sql)?;
+    let Some(found) = statement.query_row([project, id], |row| release(row, Arc::default())).optional()? else {
+        return Ok(None);
+    };
+    let manifest = match manifests.get(id) {
+        Some(manifest) => manifest,
+        None => {
+            let Some(manifest) = read_manifest(connection, project, id)? else { return Ok(None) };
+            manifests.put(id, &manifest);
+            manifest
+        }
+    };
+    Ok(Some(ReleaseRecord { manifest, ..found }))
 }
 
 fn event(connection: &Connection, operation: &str, body: Value) -> rusqlite::Result<()> {
@@ -155,14 +182,14 @@ impl Store {
     }
 
     pub(crate) fn release(&self, project: &str, id: &str) -> Result<Option<ReleaseRecord>> {
-        Ok(find_release(&self.lock(), project, id)?)
+        Ok(find_release(&self.lock(), &self.manifests, project, id)?)
     }
 
     pub(crate) fn live_release(&self, project: &str) -> Result<Option<ReleaseRecord>> {
         let connection = self.lock();
         let live = projects::find(&connection, project)?.and_then(|project| project.live_release);
         match live {
-            Some(id) => Ok(find_release(&connection, project, &id)?),
+            Some(id) => Ok(find_release(&connection, &self.manifests, project, &id)?),
             None => Ok(None),
         }
     }
@@ -284,18 +311,8 @@ impl Store {
             )?;
             Point::ReleaseWritten.pass();
             supersede(transaction, &project, &id, generation, &now)?;
-            let names = transaction
-                .prepare("SELECT name FROM subdomains WHERE project = ?1")?
-                .query_map([&plan.project], |row| row.get::<_, String>(0))?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            let before = manifest_of(transaction, &project)?;
-            for gone in
-                names.iter().filter(|name| before.subdomains.contains(*name) && !manifest.subdomains.contains(*name))
-            {
-                transaction.execute("DELETE FROM subdomains WHERE name = ?1", [gone])?;
-            }
-            let deployment = deployment_id(&id);
-            manifest.subdomains.iter().try_for_each(|name| claim(transaction, &plan.project, name, &deployment))?;
+            let before = manifest_of(transaction, &self.manifests, &project)?;
+            settle_names(transaction, &plan.project, &before, manifest, &deployment_id(&id))?;
             for key in deleted_secrets {
                 transaction.execute("DELETE FROM secrets WHERE project = ?1 AND key = ?2", [&plan.project, key])?;
             }
@@ -316,12 +333,14 @@ impl Store {
         self.transaction(|transaction| {
             let found = projects::find(transaction, project)?.ok_or_else(Refusal::unknown_project)?;
             let (operation, now) = (ids::new("op"), ids::now());
-            let target = find_release(transaction, project, release)?
+            let target = find_release(transaction, &self.manifests, project, release)?
                 .ok_or_else(|| Refusal::not_found("release", "PROMOTE_TARGET_NOT_FOUND"))?;
             if found.live_release.as_deref() == Some(release) {
                 return Err(Refusal::conflict("PROMOTE_NO_OP", "this release is live already"));
             }
             supersede(transaction, &found, release, found.generation + 1, &now)?;
+            let before = manifest_of(transaction, &self.manifests, &found)?;
+            settle_names(transaction, project, &before, &target.manifest, &deployment_id(release))?;
             let sql = "UPDATE releases SET status = 'active', generation = ?2, superseded_at = NULL WHERE id = ?1";
             transaction.execute(sql, params![release, found.generation + 1])?;
             transaction.execute(
@@ -355,11 +374,24 @@ pub(crate) fn deployment_id(release: &str) -> String {
     format!("dpl_{}", release.trim_start_matches("rel_"))
 }
 
-fn manifest_of(connection: &Connection, project: &projects::Project) -> Result<Manifest> {
-    Ok(match &project.live_release {
-        Some(id) => find_release(connection, &project.id, id)?.map(|release| release.manifest).unwrap_or_default(),
-        None => Manifest::default(),
-    })
+fn manifest_of(connection: &Connection, manifests: &Manifests, project: &projects::Project) -> Result<Arc<Manifest>> {
+    let live = project.live_release.as_ref().map(|id| find_release(connection, manifests, &project.id, id));
+    Ok(live.transpose()?.flatten().map(|release| release.manifest).unwrap_or_default())
+}
+
+/// Names that the release gives up become free; those that it has are its own, or another project's and
+/// nothing happens. Names that were claimed beside releases stay.
+fn settle_names(
+    connection: &Connection,
+    project: &str,
+    before: &Manifest,
+    after: &Manifest,
+    deployment: &str,
+) -> Result<()> {
+    for gone in before.subdomains.difference(&after.subdomains) {
+        connection.execute("DELETE FROM subdomains WHERE name = ?1 AND project = ?2", [gone.as_str(), project])?;
+    }
+    after.subdomains.iter().try_for_each(|name| claim(connection, project, name, deployment))
 }
 
 fn supersede(

@@ -5,9 +5,11 @@
 //! SHA-256 only: they have 256 random bits, so that there is nothing to guess.
 
 pub(crate) mod deploys;
+mod manifests;
 pub(crate) mod projects;
 pub(crate) mod uploads;
 
+use manifests::Manifests;
 use rand::RngExt;
 use rusqlite::{Connection, TransactionBehavior};
 use sha2::{Digest, Sha256};
@@ -81,6 +83,7 @@ pub enum StoreError {
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Mutex<Connection>,
+    manifests: Manifests,
     /// Locked as long as the gateway lives.
     _lock: fs::File,
 }
@@ -107,7 +110,7 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.execute_batch(SCHEMA)?;
-        Ok(Self { connection: Mutex::new(connection), _lock: lock })
+        Ok(Self { connection: Mutex::new(connection), manifests: Manifests::default(), _lock: lock })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

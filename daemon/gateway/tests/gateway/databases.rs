@@ -130,3 +130,18 @@ async fn calls_about_tables_reach_the_database() {
     projects::delete(&user.client, &user.project).await.expect("deleted");
     assert_eq!(done(&tables, &user.project).last().expect("a line")[0], "dropped");
 }
+
+#[tokio::test]
+async fn a_release_that_is_live_again_exposes_its_tables_again() {
+    let (server, tables) = start().await;
+    let user = server.user(1).await;
+    let expose =
+        |name: &str| json!({"version": "1", "tables": [{"name": name, "expose": true}], "views": [], "rpcs": []});
+    let first = user.deploy(json!({"database": {"expose": expose("a")}})).await.expect("the first");
+    user.deploy(json!({"database": {"expose": expose("b")}})).await.expect("the second");
+    let allow = run402::deploy::AllowWarnings::Nothing;
+    run402::deploy::promote(&user.client, &user.project, &first.release_id, &allow).await.expect("promoted");
+    let exposed: Vec<Value> =
+        done(&tables, &user.project).iter().skip(1).map(|line| line[1]["tables"][0]["name"].clone()).collect();
+    assert_eq!(exposed, ["a", "b", "a"]);
+}

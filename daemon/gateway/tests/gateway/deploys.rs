@@ -172,3 +172,34 @@ async fn a_restart_changes_nothing() {
     assert_eq!(crate::support::get(&format!("{}/health", again.base)).await.status(), 200);
     assert_eq!(crate::support::get(&own).await.text().await.expect("a text"), "one");
 }
+
+#[tokio::test]
+async fn a_release_that_is_live_again_has_its_names_again() {
+    let server = Server::start().await;
+    let (one, two) = (server.user(1).await, server.user(2).await);
+    let first = one
+        .deploy(json!({"site": {"replace": {"index.html": "one"}}, "subdomains": {"set": ["shop"]}}))
+        .await
+        .expect("the first");
+    one.deploy(json!({"subdomains": {"remove": ["shop"]}})).await.expect("the second");
+    let promote = || run402::deploy::promote(&one.client, &one.project, &first.release_id, &AllowWarnings::Nothing);
+    two.deploy(json!({"site": {"replace": {"index.html": "two"}}, "subdomains": {"set": ["shop"]}}))
+        .await
+        .expect("free");
+    assert_eq!(promote().await.expect_err("another has the name").code, "SUBDOMAIN_TAKEN");
+    two.deploy(json!({"subdomains": {"remove": ["shop"]}})).await.expect("given back");
+    promote().await.expect("promoted");
+    let shown =
+        reqwest::Client::new().get(&server.base).header("host", "shop.localhost").send().await.expect("an answer");
+    assert_eq!(shown.text().await.expect("a text"), "one");
+}
+
+#[tokio::test]
+async fn another_projects_own_name_cannot_be_taken() {
+    let server = Server::start().await;
+    let (one, two) = (server.user(1).await, server.user(2).await);
+    let label = one.project.replace('_', "-");
+    let body = json!({"spec": {"project_id": two.project, "subdomains": {"add": [label]}}});
+    let refused = two.post("/apply/v1/plans", run402::client::Auth::Wallet, body).await;
+    assert_eq!(refused.expect_err("it is the project's own").code, "INVALID_SPEC");
+}

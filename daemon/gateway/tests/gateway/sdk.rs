@@ -126,3 +126,34 @@ async fn the_vendors_client_leaves_the_same_release_as_ours() {
     assert_eq!(digest(&theirs).await, digest(&ours).await);
     assert_eq!(crate::support::get(url).await.text().await.expect("a text"), "<h1>changed</h1>");
 }
+
+/// Every call of the vendor's client that this gateway answers, on one project from its beginning to its end.
+#[tokio::test]
+async fn the_vendors_client_finds_what_it_needs() {
+    let Some(home) = install().await else { return };
+    let server = Server::start().await;
+    let config = tempfile::tempdir().expect("a directory");
+    let address = run402::signin::Signer::from_bytes(&[9; 32]).expect("a key").address().to_lower();
+    let wallet = json!({"address": address, "privateKey": format!("0x{}", hex::encode([9; 32])), "funded": true});
+    let path = config.path().join("allowance.json");
+    std::fs::write(&path, wallet.to_string()).expect("a file");
+    std::fs::write(home.path().join("tour.mjs"), include_str!("../sdk/tour.mjs")).expect("a file");
+    let mut node = Command::new("node");
+    let node = node.arg("tour.mjs").arg(&address).current_dir(home.path());
+    let done = output(node.env("RUN402_API_BASE", &server.base).env("RUN402_CONFIG_DIR", config.path()))
+        .await
+        .expect("node runs");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
+    let steps: Value = serde_json::from_str(&text).expect("JSON");
+    let failed: Vec<_> =
+        steps.as_object().expect("steps").iter().filter(|(_, step)| step.get("failed").is_some()).collect();
+    // No runner, no database: said, not guessed.
+    let names: Vec<&str> = failed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["function_invoke", "sql"], "{failed:#?}");
+    assert!(failed.iter().all(|(_, step)| step["status"] == 501), "{failed:#?}");
+    assert_eq!(steps["active"]["release_id"], steps["function_delete_release"]);
+    assert_eq!(steps["resolve"]["match"], "static_index");
+    assert_eq!(steps["asset_get"], json!([200, 3]));
+    assert_eq!(steps["projects_after"], json!(0));
+}
