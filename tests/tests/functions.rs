@@ -16,6 +16,8 @@ export default async (request) => {
         echo: async () => Response.json({ method: request.method, path: url.pathname, said: await request.text(), key: request.headers.get('apikey') },
             { status: 201, headers: { 'x-made': 'yes', 'set-cookie': 'a=1' } }),
         binary: async () => new Response(new Uint8Array([0, 255, 10, 13]), { headers: { 'content-type': 'application/x-bytes' } }),
+        large: async () => { console.log('x'.repeat(300000)); console.log('the end'); return new Response(new Uint8Array(3 << 20).fill(65)); },
+        heap: async () => { const all = []; for (;;) all.push({ text: `${all.length}`.repeat(10) }); },
         secret: async () => new Response(process.env.API_KEY ?? 'none'),
         log: async () => { console.log('a line', 1); process.stdout.write('raw\n'); return new Response('ok'); },
         throw: async () => { throw new Error('a private reason'); },
@@ -108,6 +110,9 @@ fn a_function_answers_requests_of_its_site() {
     assert_eq!((site.call("count").text(), site.call("count").text()), ("1".to_owned(), "1".to_owned()));
     assert_ne!(site.call("change").text(), "written");
     assert_eq!(site.call("forge").text(), "honest");
+    let large = site.call("large");
+    assert_eq!((large.status, large.body.len()), (200, 3 << 20));
+    assert_eq!(site.log().last().map(String::as_str), Some("the end"));
     site.call("log");
     let log = site.log();
     assert!(log.ends_with(&["a line 1".to_owned(), "raw".to_owned()]), "{log:?}");
@@ -166,6 +171,8 @@ fn a_function_that_misbehaves_is_an_error_of_its_own() {
         let (status, code, _) = failed("memory");
         assert_eq!((status, code.as_str()), (502, "FUNCTION_OUT_OF_MEMORY"));
     }
+    let (status, code, _) = failed("heap");
+    assert_eq!((status, code.as_str()), (502, "FUNCTION_OUT_OF_MEMORY"));
     // The others go on.
     assert_eq!(site.call("echo").status, 201);
 }

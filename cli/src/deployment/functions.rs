@@ -93,7 +93,10 @@ async fn follow(mut stream: crate::client::EventStream) -> Result<Ended, RunnerE
             Line::Event(Event::Stderr(chunk)) => keep(&mut ended.stderr, &chunk, LOG_LIMIT_BYTES),
             Line::Event(Event::Result(result)) => {
                 ended.timed_out = result.result.status == RunState::TimedOut;
-                ended.out_of_memory = result.result.oom_killed;
+                // V8 gives up before the kernel does when the heap alone is full.
+                let heap_is_full =
+                    result.result.exit_code == Some(128 + 6) && says(&ended.stderr, b"heap out of memory");
+                ended.out_of_memory = result.result.oom_killed || heap_is_full;
                 ended.exit_code = result.result.exit_code;
                 return Ok(ended);
             }
@@ -101,6 +104,10 @@ async fn follow(mut stream: crate::client::EventStream) -> Result<Ended, RunnerE
         }
     }
     Err(failed("the connection to the daemon broke off"))
+}
+
+fn says(log: &[u8], words: &[u8]) -> bool {
+    log.windows(words.len()).any(|window| window == words)
 }
 
 /// Up to the limit; what is longer is no answer, or more log than anybody reads.

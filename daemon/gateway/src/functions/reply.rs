@@ -108,7 +108,9 @@ pub(super) fn read(stdout: &[u8], nonce: &str) -> Result<Result<Response, String
     let mut headers = HeaderMap::new();
     for [name, value] in &raw.headers {
         let name = HeaderName::try_from(name.as_str()).map_err(|_| ReplyError::Header)?;
-        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| ReplyError::Header)?;
+        // Characters of a header are bytes: more than a byte cannot be sent.
+        let bytes = value.chars().map(|c| u8::try_from(u32::from(c))).collect::<Result<Vec<u8>, _>>();
+        let value = HeaderValue::from_bytes(&bytes.map_err(|_| ReplyError::Header)?).map_err(|_| ReplyError::Header)?;
         if value.len() > MAX_HEADER_BYTES {
             return Err(ReplyError::Header);
         }

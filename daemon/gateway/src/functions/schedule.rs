@@ -6,17 +6,37 @@
 use super::{Live, Request};
 use crate::gateway::Gateway;
 use axum::http::HeaderMap;
-use chrono::{DateTime, Utc};
-use croner::Cron;
-use std::str::FromStr;
+use croner::Weekday;
+use croner::parser::{CronParser, Seconds, Year};
 use std::time::Duration;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 const MINUTE_MS: i64 = 60_000;
+/// Later than this into its minute, a minute has been missed.
+const LATE_MS: i64 = 30_000;
 
-/// Whether a schedule of five fields is due in this minute. One that cannot be read never is.
-pub(super) fn is_due(schedule: &str, minute: DateTime<Utc>) -> bool {
-    Cron::from_str(schedule).is_ok_and(|cron| cron.is_time_matching(&minute).unwrap_or(false))
+/// Whether a schedule of five fields is due in the minute of this time, in UTC. One that cannot be read
+/// never is.
+pub(super) fn is_due(schedule: &str, at: OffsetDateTime) -> bool {
+    // The parser knows more than five fields promise, such as `@daily`.
+    if schedule.split_ascii_whitespace().count() != 5 {
+        return false;
+    }
+    let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+    let Ok(cron) = parser.parse(schedule) else { return false };
+    let (year, month, day) = (at.year(), u32::from(u8::from(at.month())), u32::from(at.day()));
+    let weekday = Weekday::from_days_from_sunday(u32::from(at.weekday().number_days_from_sunday()));
+    let pattern = &cron.pattern;
+    // Errors are about numbers that no date has.
+    pattern.minute_match(u32::from(at.minute())).unwrap_or(false)
+        && pattern.hour_match(u32::from(at.hour())).unwrap_or(false)
+        && pattern.month_match(month).unwrap_or(false)
+        && pattern.day_match(year, month, day, weekday).unwrap_or(false)
+}
+
+fn now_ms() -> i64 {
+    i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX)
 }
 
 impl Gateway {
@@ -26,20 +46,24 @@ impl Gateway {
             return;
         }
         loop {
-            let now = Utc::now().timestamp_millis();
+            let now = now_ms();
             let next = (now / MINUTE_MS + 1) * MINUTE_MS;
             let pause = Duration::from_millis(u64::try_from(next - now).unwrap_or(0));
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
             }
-            let Some(minute) = DateTime::from_timestamp_millis(next) else { continue };
+            // The host has slept, or its clock was set.
+            if !(0..LATE_MS).contains(&(now_ms() - next)) {
+                continue;
+            }
+            let Ok(minute) = OffsetDateTime::from_unix_timestamp(next / 1000) else { continue };
             self.call_due(minute).await;
         }
     }
 
     /// Starts a call of every function that is due.
-    pub(crate) async fn call_due(&self, minute: DateTime<Utc>) {
+    pub(crate) async fn call_due(&self, minute: OffsetDateTime) {
         let found = self.blocking(move |gateway| {
             let mut due = Vec::new();
             for project in gateway.store().projects()? {
@@ -76,11 +100,12 @@ mod tests {
 
     #[test]
     fn a_schedule_is_due_in_its_minutes_only() {
-        let at = |text: &str| DateTime::parse_from_rfc3339(text).expect("a time").to_utc();
+        let at =
+            |text: &str| OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).expect("a time");
         assert!(
             is_due("*/5 * * * *", at("2026-01-01T10:05:00Z")) && !is_due("*/5 * * * *", at("2026-01-01T10:06:00Z"))
         );
         assert!(is_due("0 3 * * 1", at("2026-01-05T03:00:00Z")) && !is_due("0 3 * * 1", at("2026-01-06T03:00:00Z")));
-        assert!(!is_due("nonsense", at("2026-01-01T00:00:00Z")) && !is_due("61 * * * *", at("2026-01-01T00:00:00Z")));
+        assert!(!is_due("@daily", at("2026-01-01T00:00:00Z")) && !is_due("61 * * * *", at("2026-01-01T00:00:00Z")));
     }
 }

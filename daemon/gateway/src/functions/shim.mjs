@@ -7,10 +7,31 @@
 import { Console } from 'node:console';
 import { readFileSync, writeSync } from 'node:fs';
 import http from 'node:http';
+import { Writable } from 'node:stream';
 
 const { nonce, entrypoint, request } = JSON.parse(readFileSync(0, 'utf8'));
-globalThis.console = new Console(process.stderr, process.stderr);
-process.stdout.write = process.stderr.write.bind(process.stderr);
+
+// Synchronously: what a stream still holds back is lost when the process ends.
+function writeAll(fd, bytes) {
+    for (let rest = bytes; rest.length > 0; ) {
+        try {
+            rest = rest.subarray(writeSync(fd, rest));
+        } catch (error) {
+            if (error.code !== 'EAGAIN') throw error;
+            Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+        }
+    }
+}
+
+// Printing is logging.
+for (const name of ['stdout', 'stderr']) {
+    const write = (chunk, _encoding, done) => {
+        writeAll(2, chunk);
+        done();
+    };
+    Object.defineProperty(process, name, { value: new Writable({ write }), configurable: true, enumerable: true });
+}
+globalThis.console = new Console(process.stdout, process.stderr);
 
 const base = process.env.RUN402_API_BASE;
 const socketPath = process.env.RUN402_API_SOCKET;
@@ -42,8 +63,7 @@ globalThis.fetch = async (input, init) => {
 };
 
 function reply(value) {
-    const line = Buffer.from(`\n${nonce} ${JSON.stringify(value)}\n`);
-    for (let at = 0; at < line.length; ) at += writeSync(1, line, at);
+    writeAll(1, Buffer.from(`\n${nonce} ${JSON.stringify(value)}\n`));
     process.exit(0);
 }
 
