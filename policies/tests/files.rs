@@ -321,7 +321,7 @@ fn circles_and_taken_names_are_refused() {
 fn folders_are_read_without_surprises() {
     let with = dir(&[("a.toml", BASE), (".b.toml", "broken"), ("c.toml~", "broken"), ("README", "text")]);
     let set = PolicySet::shipped().with_dir(with.path()).expect("one policy");
-    assert_eq!(set.list().len(), 6);
+    assert_eq!(set.list().len(), 7);
     assert!(set.get("a").is_ok());
 
     let missing = PolicySet::shipped().with_dir(with.path().join("nowhere"));
@@ -338,7 +338,7 @@ fn unknown_names_are_answered_with_known_ones() {
     assert_eq!(error("pyton"), "there is no policy `pyton`; did you mean `python`?");
     assert_eq!(
         error("gpu-farm"),
-        "there is no policy `gpu-farm`; use one of: default, node-build, offline, python, strict"
+        "there is no policy `gpu-farm`; use one of: default, function, node-build, offline, python, strict"
     );
     assert!(error(&"x".repeat(1 << 20)).len() < 300);
 }

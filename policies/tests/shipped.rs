@@ -3,7 +3,7 @@
 use sandbox_policy::{Expectation, Layer, NetworkMode, Origin, Policy, PolicySet, SyscallProfile};
 use std::sync::Arc;
 
-const NAMES: [&str; 5] = ["default", "node-build", "offline", "python", "strict"];
+const NAMES: [&str; 6] = ["default", "function", "node-build", "offline", "python", "strict"];
 
 fn shipped(name: &str) -> Arc<Policy> {
     PolicySet::shipped().get(name).unwrap_or_else(|error| panic!("{}", error.report(false)))
@@ -46,6 +46,7 @@ fn network_modes_are_none_or_host() {
     for (name, mode) in [
         ("default", NetworkMode::None),
         ("offline", NetworkMode::None),
+        ("function", NetworkMode::None),
         ("strict", NetworkMode::None),
         ("node-build", NetworkMode::Host),
         ("python", NetworkMode::Host),

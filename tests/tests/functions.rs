@@ -33,7 +33,7 @@ export default async (request) => {
         },
         api: async () => fetch(`${process.env.RUN402_API_BASE}/health`),
         network: async () => fetch(url.searchParams.get('url')).then(() => new Response('reached'), () => new Response('nothing there')),
-        host: async () => new Response([...readdirSync('/'), existsSync('/root/.ssh'), readFileSync('/proc/self/status', 'utf8')].join('\n')),
+        host: async () => new Response([...readdirSync('/'), existsSync('/root'), readFileSync('/proc/self/status', 'utf8')].join('\n')),
     };
     return does[url.searchParams.get('do')]();
 };
