@@ -89,6 +89,7 @@ fn hints(error: &run402::error::Error) -> Vec<String> {
     let facts = error.deploy.as_deref();
     match error.code.as_str() {
         "MISSING_REQUIRED_SECRET" => hints.push("set it first: sandboxctl deploy secret set KEY".to_owned()),
+        "NO_WALLET" => hints.push("make one: sandboxctl deploy init --new-wallet".to_owned()),
         "NETWORK_ERROR" => hints.push("is the gateway running? RUN402_API_BASE names it".to_owned()),
         _ if facts.is_some_and(|facts| facts.resource.as_deref() == Some("warnings")) => {
             hints.push(format!("go on in spite of it: --allow-warning {}", error.code));

@@ -5,7 +5,6 @@
 //! that it serves are for people to look at.
 
 use crate::daemon::{self, StartError};
-use crate::listener;
 use crate::state::StateDir;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
@@ -38,7 +37,7 @@ pub(crate) fn running(directory: &Path) -> Option<Running> {
     let running: Running = serde_json::from_slice(&fs::read(directory.join("gateway.json")).ok()?).ok()?;
     let pid = Some(running.pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw)?;
     let alive = rustix::process::test_kill_process(pid).is_ok();
-    (alive && listener::is_trusted(running.address)).then_some(running)
+    (alive && run402::listener::is_trusted(running.address)).then_some(running)
 }
 
 /// Says where the gateway listens; as one who says it replaces who said it before, whole.

@@ -15,7 +15,6 @@ mod exit;
 mod failure;
 mod gateway;
 mod interrupt;
-mod listener;
 mod ndjson;
 mod output;
 mod render;

@@ -74,7 +74,7 @@ fn probe(feature: &str) -> Option<String> {
             is_root() && succeeds("setpriv", &["--reuid=65534", "--regid=65534", "--clear-groups", "true"]),
             "only root can become somebody else",
         ),
-        "postgres" => unless(crate::postgres::programs().is_some(), "PostgreSQL's server is not installed"),
+        "postgres" => unless(crate::postgres::can_start(), "PostgreSQL's server is not installed"),
         "network" => npm_reaches_its_registry(),
         "x86_64" => unless(cfg!(target_arch = "x86_64"), "another processor"),
         "node" | "npm" | "git" | "python3" | "gcc" | "make" | "chromium" | "script" | "setsid" | "ps" | "free" => {

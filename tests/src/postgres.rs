@@ -1,4 +1,5 @@
-//! A PostgreSQL server of a test's own: in a temporary folder, on a unix socket, as a user without rights.
+//! A PostgreSQL server of a test's own: Debian's, installed when it is missing, in a temporary folder, on a
+//! unix socket, as a user without rights.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -16,8 +17,20 @@ pub struct Postgres {
     programs: PathBuf,
 }
 
+/// Whether a server can be started: it is installed, or root can install it.
+pub fn can_start() -> bool {
+    programs().is_some() || crate::features::is_root() && Path::new("/usr/bin/apt-get").exists()
+}
+
+fn install() -> PathBuf {
+    let command = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql";
+    let output = Command::new("sh").args(["-c", command]).output().expect("a shell");
+    assert!(output.status.success(), "install postgresql: {}", String::from_utf8_lossy(&output.stderr));
+    programs().expect("the package has them")
+}
+
 /// The folder of `initdb` and `postgres`, where they are installed.
-pub fn programs() -> Option<PathBuf> {
+fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = versions.map(|version| version.path().join("bin")).collect();
     folders.sort();
@@ -27,7 +40,7 @@ pub fn programs() -> Option<PathBuf> {
 impl Postgres {
     /// Starts a server and waits until it takes connections.
     pub fn start() -> Self {
-        let programs = programs().expect("the test has asked for it");
+        let programs = programs().unwrap_or_else(install);
         let folder = tempfile::Builder::new().prefix("sandbox-test-postgres-").tempdir().expect("a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("ours");
         let user = crate::features::is_root().then(unprivileged);
@@ -55,7 +68,11 @@ impl Postgres {
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let log = fs::File::create(folder.path().join("log")).expect("made");
         let mut postgres = command("postgres");
-        postgres.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-c", "fsync=off", "-k"]).arg(folder.path());
+        postgres
+            .arg("-D")
+            .arg(&data)
+            .args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-k"])
+            .arg(folder.path());
         let child = postgres.stderr(log).spawn().expect("postgres starts");
         let server = Self { child, folder, programs };
         assert!(crate::host::eventually(Duration::from_secs(60), || server.is_ready()), "{}", server.log());

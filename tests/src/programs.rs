@@ -49,3 +49,23 @@ fn build() -> PathBuf {
     assert!(status.success(), "the programs under test do not build: {status}");
     folder
 }
+
+/// Copies an example of the repository, without what earlier builds left in it.
+pub fn copy_example(name: &str, to: &Path) {
+    copy(&repository().join("examples").join(name), to);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("the folder is ours");
+    for entry in std::fs::read_dir(from).expect("the example is part of the repository").flatten() {
+        let (name, kind) = (entry.file_name(), entry.file_type().expect("an entry has a type"));
+        if name == "node_modules" || name == "dist" {
+            continue;
+        }
+        if kind.is_dir() {
+            copy(&entry.path(), &to.join(name));
+        } else {
+            std::fs::copy(entry.path(), to.join(name)).expect("the folder is ours");
+        }
+    }
+}

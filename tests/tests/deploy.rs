@@ -13,17 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the folder is ours");
-    for entry in fs::read_dir(from).expect("the example is part of the repository").flatten() {
-        let (name, kind) = (entry.file_name(), entry.file_type().expect("an entry has a type"));
-        if name == "node_modules" || name == "dist" {
-            continue;
-        }
-        if kind.is_dir() { copy(&entry.path(), &to.join(name)) } else { drop(fs::copy(entry.path(), to.join(name))) }
-    }
-}
-
 /// A folder with these files.
 fn site(person: &Person, files: &[(&str, &str)]) -> PathBuf {
     let folder = person.folder("site");
@@ -64,7 +53,7 @@ fn the_example_is_built_deployed_and_shown_on_a_fresh_machine() {
     require!("node", "npm", "network");
     let person = Person::alone();
     let folder = person.folder("vite-site");
-    copy(&programs::repository().join("examples/vite-site"), &folder);
+    programs::copy_example("vite-site", &folder);
     let output = person.run(&["up", &folder.to_string_lossy()]);
     assert_status(&output, 0);
     let url = text(&output.stdout).trim().to_owned();
@@ -240,6 +229,8 @@ fn hostile_output_is_refused_by_name_or_deployed_as_it_is() {
     assert_eq!((get(url(&released), "/fifo").status, get(url(&released), "/socket").status), (404, 404));
 }
 
+const FREE_PORT: &str = "127.0.0.1:0";
+
 /// A gateway that dies at a point.
 struct Gateway {
     child: Child,
@@ -254,8 +245,8 @@ impl Drop for Gateway {
     }
 }
 
-fn gateway(person: &Person, state: &Path, fault: Option<&str>) -> Gateway {
-    let mut command = person.command(&["gateway", "--listen", "127.0.0.1:0", "--state", &state.to_string_lossy()]);
+fn gateway(person: &Person, state: &Path, address: &str, fault: Option<&str>) -> Gateway {
+    let mut command = person.command(&["gateway", "--listen", address, "--state", &state.to_string_lossy()]);
     command.env("RUN402_GATEWAY_FAULT", fault.unwrap_or_default()).env_remove("SANDBOXD_STATE");
     listening(command)
 }
@@ -280,15 +271,17 @@ fn a_gateway_that_dies_at_any_step_leaves_the_old_or_the_new_release() {
     };
     let points =
         ["plan-stored", "part-written", "content-assembled", "content-promoted", "commit-recorded", "activated"];
-    {
-        let healthy = gateway(&person, &state, None);
+    // It starts again where it was: another address would be another gateway.
+    let address = {
+        let healthy = gateway(&person, &state, FREE_PORT, None);
         assert_status(&deploy(&healthy.base), 0);
-    }
+        healthy.base.trim_start_matches("http://").to_owned()
+    };
     for (index, point) in points.iter().enumerate() {
         let (old, new) = (fs::read_to_string(folder.join("index.html")).expect("ours"), format!("version {index}"));
         fs::write(folder.join("index.html"), &new).expect("ours");
         {
-            let mut faulty = gateway(&person, &state, Some(point));
+            let mut faulty = gateway(&person, &state, &address, Some(point));
             let output = deploy(&faulty.base);
             assert_eq!(output.status.code(), Some(1), "{point}: {}", text(&output.stderr));
             assert!(
@@ -299,7 +292,7 @@ fn a_gateway_that_dies_at_any_step_leaves_the_old_or_the_new_release() {
                 "{point}"
             );
         }
-        let healthy = gateway(&person, &state, None);
+        let healthy = gateway(&person, &state, &address, None);
         let live = served(&person, &healthy.base, &config);
         assert!(live == old || live == new, "{point}: {live}");
         if matches!(*point, "commit-recorded" | "activated") {
@@ -317,7 +310,7 @@ fn the_guestbook_has_a_site_a_function_and_a_table() {
     require!("node", "postgres");
     let person = Person::alone();
     let folder = person.folder("guestbook");
-    copy(&programs::repository().join("examples/guestbook"), &folder);
+    programs::copy_example("guestbook", &folder);
     let said = refused(&person, &folder);
     assert!(said.contains("--database-url"), "{said}");
     let postgres = Postgres::start();
@@ -360,7 +353,7 @@ fn the_guestbook_has_a_site_a_function_and_a_table() {
 fn a_workspace_is_built_and_deployed_over_http() {
     let person = Person::alone();
     let state = person.folder("gateway");
-    let gateway = gateway(&person, &state, None);
+    let gateway = gateway(&person, &state, FREE_PORT, None);
     let config = person.folder("config").to_string_lossy().into_owned();
     let daemon = Daemon::options().env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", &config).start();
     let project = daemon.project();

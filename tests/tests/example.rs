@@ -7,26 +7,6 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The example without what earlier builds left in it.
-fn copy_of_the_example(to: &Path) {
-    copy(&programs::repository().join("examples/vite-site"), to);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("the folder is ours");
-    for entry in fs::read_dir(from).expect("the example is part of the repository").flatten() {
-        let (name, kind) = (entry.file_name(), entry.file_type().expect("an entry has a type"));
-        if name == "node_modules" || name == "dist" {
-            continue;
-        }
-        if kind.is_dir() {
-            copy(&entry.path(), &to.join(name));
-        } else {
-            fs::copy(entry.path(), to.join(name)).expect("the folder is ours");
-        }
-    }
-}
-
 #[track_caller]
 fn assert_built(folder: &Path) {
     let page = fs::read_to_string(folder.join("dist/index.html")).expect("the build made a page");
@@ -40,7 +20,7 @@ fn the_example_is_built_by_sandboxctl() {
     require!("node", "npm", "network");
     let person = Person::alone();
     let folder = person.folder("site");
-    copy_of_the_example(&folder);
+    programs::copy_example("vite-site", &folder);
     let command = "npm ci && npm run build && npm test";
     let output = person.run(&[
         "run",
@@ -76,7 +56,7 @@ fn the_example_is_built_over_http() {
     require!("node", "npm", "network");
     let folder = tempfile::tempdir().expect("a temporary directory");
     let site = folder.path().join("site");
-    copy_of_the_example(&site);
+    programs::copy_example("vite-site", &site);
     let project = Daemon::shared().project_with(&json!({"dir": site, "policy": "node-build"}));
     let events = project.stream(&json!({"command": "npm ci && npm run build", "timeout_ms": 300_000})).all();
     let result = &events.last().expect("a result").data;

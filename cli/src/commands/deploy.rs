@@ -49,7 +49,7 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
             let target = Target::open(globals)?;
             let project = target.project(into.project.as_deref())?;
             let options = options(&into);
-            let deployed = functions::deploy(&target.client, &project, function, &options, &Silent).await?;
+            let deployed = functions::deploy(&target.account.client, &project, function, &options, &Silent).await?;
             show_function(&deployed, globals.json);
             Ok(())
         }
@@ -58,7 +58,7 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
         DeployCommand::Diff { from, to, project } => {
             let target = Target::open(globals)?;
             let project = target.project(project.as_deref())?;
-            let difference = releases::diff(&target.client, &project, &from, &to, None).await?;
+            let difference = releases::diff(&target.account.client, &project, &from, &to, None).await?;
             match globals.json {
                 true => render::json(&difference),
                 false => render::text(&difference_lines(&difference)),
@@ -70,7 +70,8 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
             let project = target.project(project.as_deref()).ok();
             let polling = Polling::default();
             let released =
-                run402::deploy::resume(&target.client, project.as_deref(), &operation, &polling, &Silent).await?;
+                run402::deploy::resume(&target.account.client, project.as_deref(), &operation, &polling, &Silent)
+                    .await?;
             show_release(
                 &Outcome::Released {
                     url: released.url().unwrap_or_default().to_owned(),
@@ -86,7 +87,7 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
             let target = Target::open(globals)?;
             let project = target.project(project.as_deref())?;
             let wanted = functions::LogQuery { tail: Some(tail), ..functions::LogQuery::default() };
-            let lines = functions::logs(&target.client, &project, &name, &wanted).await?;
+            let lines = functions::logs(&target.account.client, &project, &name, &wanted).await?;
             match globals.json {
                 true => render::json(&lines),
                 false => {
@@ -108,10 +109,10 @@ async fn init(globals: &Globals, name: Option<String>, new_wallet: bool) -> Resu
         Target::make_wallet(globals)?;
     }
     let target = Target::open(globals)?;
-    let project = target.provision(name).await?;
+    let project = target.account.provision(name.as_deref()).await?;
     match globals.json {
         true => render::json(
-            &json!({"project_id": project, "gateway": target.client.base(), "wallet": target.client.address()}),
+            &json!({"project_id": project, "gateway": target.account.client.base(), "wallet": target.account.client.address()}),
         ),
         false => render::text(&format!("{project}\n")),
     }
@@ -198,7 +199,7 @@ impl Plan<'_> {
         options.cache = Some(self.target.hash_cache(self.folder));
         let display = Display::new(self.quiet);
         let deploy = Deploy::new(manifest.spec, Some(root));
-        let client = &self.target.client;
+        let client = &self.target.account.client;
         let outcome = match self.into.dry_run {
             true => {
                 let plan = deploy.dry_run(client, &options, display.hashing()).await;
@@ -206,7 +207,7 @@ impl Plan<'_> {
             }
             false => match deploy.apply(client, &options, display.hashing(), &display).await {
                 Ok(released) => {
-                    let kept = self.target.keys.update(self.project, |entry| {
+                    let kept = self.target.account.keys.update(self.project, |entry| {
                         entry.set(Field::LastDeploymentId, Some(released.deployment_id()));
                     });
                     // A project whose keys are not here is not remembered either.
@@ -294,7 +295,7 @@ fn show_function(deployed: &DeployedFunction, json: bool) {
 async fn list(globals: &Globals, project: Option<&str>, limit: u32) -> Result<(), Failure> {
     let target = Target::open(globals)?;
     let project = target.project(project)?;
-    let page = releases::list(&target.client, &project, Some(limit), None).await?;
+    let page = releases::list(&target.account.client, &project, Some(limit), None).await?;
     if globals.json {
         render::json(&page);
         return Ok(());
@@ -326,11 +327,11 @@ async fn secret(globals: &Globals, command: SecretCommand) -> Result<(), Failure
                 let problem = Problem::new(Code::InvalidRequest, "the value is empty");
                 return Err(problem.next(format!("echo VALUE | sandboxctl deploy secret set {key}")).into());
             }
-            secrets::set(&target.client, &project, &key, value).await?;
+            secrets::set(&target.account.client, &project, &key, value).await?;
         }
         SecretCommand::List { project } => {
             let project = target.project(project.as_deref())?;
-            let listed = secrets::list(&target.client, &project).await?;
+            let listed = secrets::list(&target.account.client, &project).await?;
             match globals.json {
                 true => render::json(&listed),
                 false => render::text(
@@ -340,7 +341,7 @@ async fn secret(globals: &Globals, command: SecretCommand) -> Result<(), Failure
         }
         SecretCommand::Rm { key, project } => {
             let project = target.project(project.as_deref())?;
-            secrets::delete(&target.client, &project, &key).await?;
+            secrets::delete(&target.account.client, &project, &key).await?;
         }
     }
     Ok(())

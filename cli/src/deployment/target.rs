@@ -8,25 +8,20 @@ use crate::args::Globals;
 use crate::failure::Failure;
 use crate::gateway;
 use crate::state::StateDir;
-use run402::api::projects::{self, NewProject};
-use run402::client::{Client, Identity};
+use run402::account::{self, Account};
 use run402::deploy::Digest;
-use run402::environment::{Base, BaseError, Environment, Settings};
-use run402::keys::KeyCache;
-use run402::wallet::Wallet;
+use run402::environment::{Base, BaseError, Settings};
 use sandbox_wire::{Code, Problem};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// A gateway, and the caller's keys for it.
+/// A caller at a gateway, and what this program remembers of folders.
 #[derive(Debug)]
 pub(crate) struct Target {
-    pub(crate) client: Client,
-    pub(crate) keys: KeyCache,
-    /// On this computer: making things there costs nothing.
-    is_local: bool,
+    pub(crate) account: Account,
+    /// Started by this program: its address may change, what it has does not.
+    is_embedded: bool,
     state: PathBuf,
 }
 
@@ -34,26 +29,16 @@ impl Target {
     pub(crate) fn open(globals: &Globals) -> Result<Self, Failure> {
         let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
         let settings = settings(&state)?;
+        let is_embedded = settings.deploy_base().is_none();
         let base = match settings.deploy_base() {
             Some(base) => base.clone(),
             None => parse(&gateway::ensure(&state)?)?,
         };
-        let environment = settings.with_default(&base);
-        for warning in &environment.warnings {
+        let account = Account::open(&settings.with_default(&base))?;
+        for warning in &account.warnings {
             eprintln!("sandboxctl: {warning}");
         }
-        let is_local = is_loopback(base.as_str());
-        let identity = match &environment.delegate {
-            Some(token) => Identity::Bearer(token.clone()),
-            None => Identity::Wallet(wallet(&environment, is_local)?.signer()),
-        };
-        let address = match &identity {
-            Identity::Wallet(signer) => Some(signer.address().to_lower()),
-            Identity::Nobody | Identity::Bearer(_) => None,
-        };
-        let keys = KeyCache::new(&environment, &base, address.as_deref());
-        let client = Client::new(base.as_str(), identity, Arc::new(keys.clone()))?;
-        Ok(Self { client, keys, is_local, state: state.path().to_owned() })
+        Ok(Self { account, is_embedded, state: state.path().to_owned() })
     }
 
     /// Makes a wallet when there is none.
@@ -61,7 +46,7 @@ impl Target {
         let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
         // The wallet's place does not depend on the gateway.
         let any = parse("http://127.0.0.1")?;
-        wallet(&settings(&state)?.with_default(&any), true).map(drop)
+        Ok(account::wallet(&settings(&state)?.with_default(&any), true).map(drop)?)
     }
 
     /// The project of a folder: named, remembered, or made.
@@ -71,27 +56,18 @@ impl Target {
         }
         let memory = self.memory(folder);
         if let Some(project) = remembered(&memory)
-            && self.keys.project(&project).map_err(run402::error::Error::from)?.is_some()
+            && self.account.knows(&project)?
         {
             return Ok(project);
         }
-        if !self.is_local {
+        if !self.account.is_local() {
             return self.active_project();
         }
-        let name: String = name.chars().filter(|c| !c.is_control()).take(100).collect();
-        let project = self.provision(Some(name).filter(|name| !name.is_empty())).await?;
+        let project = self.account.provision(Some(name)).await?;
         remember(&memory, &project).map_err(|error| {
             Failure::new(Code::Internal, format!("cannot remember the project in {}: {error}", memory.display()))
         })?;
         Ok(project)
-    }
-
-    /// Makes a project and keeps its keys.
-    pub(crate) async fn provision(&self, name: Option<String>) -> Result<String, Failure> {
-        let new = NewProject { name, ..NewProject::default() };
-        let made = projects::provision(&self.client, &new).await?;
-        self.keys.save_project(&made.project_id, &made.keys).await.map_err(run402::error::Error::from)?;
-        Ok(made.project_id)
     }
 
     /// The project that was named, or the active one.
@@ -103,10 +79,9 @@ impl Target {
     }
 
     fn active_project(&self) -> Result<String, Failure> {
-        let active = self.keys.active().map_err(run402::error::Error::from)?;
-        active.ok_or_else(|| {
-            let problem =
-                Problem::new(Code::ProjectNotFound, format!("no project is active at {}", self.client.base()));
+        self.account.active_project()?.ok_or_else(|| {
+            let base = self.account.client.base();
+            let problem = Problem::new(Code::ProjectNotFound, format!("no project is active at {base}"));
             problem.next("make one: sandboxctl deploy init").next("or name one with --project").into()
         })
     }
@@ -117,9 +92,8 @@ impl Target {
     }
 
     fn memory(&self, folder: &Path) -> PathBuf {
-        let base = Digest::of(self.client.base().as_bytes()).to_string();
-        // The embedded gateway's address may change, what it has does not.
-        let gateway = if self.is_local { "local" } else { &base[..16] };
+        let base = Digest::of(self.account.client.base().as_bytes()).to_string();
+        let gateway = if self.is_embedded { "embedded" } else { &base[..16] };
         self.state.join("deploys").join(format!("{}.{gateway}", name_of(folder)))
     }
 }
@@ -147,52 +121,6 @@ fn parse(base: &str) -> Result<Base, Failure> {
 }
 
 fn settings(state: &StateDir) -> Result<Settings, Failure> {
-    let variable = |name: &str| std::env::var_os(name);
-    let own =
-        !["RUN402_API_BASE", "RUN402_DEPLOY_API_BASE", "RUN402_CONFIG_DIR"].iter().any(|name| variable(name).is_some());
-    let config = state.path().join("run402").into_os_string();
-    let look_up = move |name: &str| match name {
-        "RUN402_CONFIG_DIR" if own => Some(config.clone()),
-        name => variable(name),
-    };
-    Settings::read(&look_up).map_err(|error| Failure::new(Code::InvalidEnvironment, error.to_string()))
-}
-
-fn is_loopback(base: &str) -> bool {
-    let host = base.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn wallet(environment: &Environment, is_local: bool) -> Result<Wallet, Failure> {
-    let failed = |error: run402::wallet::WalletError| Failure::from(run402::error::Error::from(error));
-    match Wallet::load(environment).map_err(failed)? {
-        Some(wallet) => {
-            for warning in wallet.warnings() {
-                eprintln!("sandboxctl: {warning}");
-            }
-            Ok(wallet)
-        }
-        None if is_local => Wallet::create(environment).map_err(failed),
-        None => {
-            let path = run402::wallet::path(environment);
-            let problem = Problem::new(Code::Unauthorized, format!("there is no wallet in {}", path.display()));
-            Err(problem.next("make one: sandboxctl deploy init --new-wallet").into())
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn this_computer_is_told_from_others() {
-        for base in ["http://127.0.0.1:7403", "http://localhost", "http://[::1]:80/x"] {
-            assert!(is_loopback(base), "{base}");
-        }
-        for base in ["https://api.example", "http://127.0.0.1.example:80", "http://10.0.0.1", ""] {
-            assert!(!is_loopback(base), "{base}");
-        }
-    }
+    let settings = account::settings(&state.path().join("run402"));
+    settings.map_err(|error| Failure::new(Code::InvalidEnvironment, error.to_string()))
 }

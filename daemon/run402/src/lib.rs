@@ -2,12 +2,14 @@
 //!
 //! It knows nothing of sandboxes; whatever has a directory can use it.
 
+pub mod account;
 pub mod api;
 pub mod client;
 pub mod deploy;
 pub mod environment;
 pub mod error;
 pub mod keys;
+pub mod listener;
 pub mod paying;
 pub mod payment;
 pub mod signin;

@@ -1,4 +1,4 @@
-//! Who listens on a local TCP port: a token is only for a daemon of root's or of this user's.
+//! Who listens on a local TCP port: keys and tokens are only for a program of root's or of this user's.
 //!
 //! Reads /proc/net/tcp and /proc/net/tcp6, proc_pid_net(5): one socket per line, addresses in the
 //! byte order of the machine, state 0A is LISTEN, the eighth column is the owner.
@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Whether every socket that could answer at this loopback address belongs to root or to this user.
 /// False when nobody listens.
-pub(crate) fn is_trusted(address: SocketAddr) -> bool {
+pub fn is_trusted(address: SocketAddr) -> bool {
     let mut tables = String::new();
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         tables.push_str(&fs::read_to_string(path).unwrap_or_default());

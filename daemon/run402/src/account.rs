@@ -1,0 +1,146 @@
+//! A caller at a gateway: whose wallet, whose keys, and whether making things costs nothing.
+//!
+//! Input: the environment of a program that has a directory of its own. Output: [`Account`]. On this
+//! computer a wallet is made when it is missing, since nothing there costs anything; elsewhere nothing is
+//! made unasked.
+
+use crate::api::projects::{self, NewProject};
+use crate::client::{Client, Identity};
+use crate::environment::{Base, Environment, EnvironmentError, Settings};
+use crate::error::Error;
+use crate::keys::KeyCache;
+use crate::listener;
+use crate::wallet::{self, Wallet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Any of these says that the caller has chosen a gateway or a directory.
+const CHOICES: [&str; 3] = ["RUN402_API_BASE", "RUN402_DEPLOY_API_BASE", "RUN402_CONFIG_DIR"];
+
+/// What the process's variables say; with nothing chosen, wallet and keys are in `own`.
+pub fn settings(own: &Path) -> Result<Settings, EnvironmentError> {
+    let chosen = CHOICES.iter().any(|name| std::env::var_os(name).is_some());
+    let look_up = |name: &str| match name {
+        "RUN402_CONFIG_DIR" if !chosen => Some(own.as_os_str().to_owned()),
+        name => std::env::var_os(name),
+    };
+    Settings::read(&look_up)
+}
+
+/// Whether a gateway is on this computer.
+pub fn is_local(base: &Base) -> bool {
+    let ip = base.host().trim_matches(['[', ']']).parse::<IpAddr>();
+    base.host() == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Refuses a gateway that nobody has named and that is not of root's or of this user's: whoever else
+/// listens there would be shown keys and signatures.
+pub fn require_trusted(base: &Base) -> Result<(), Error> {
+    let ip = base.host().trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    let address = ip.zip(base.url().port_or_known_default()).map(|(ip, port)| SocketAddr::new(ip, port));
+    match address.is_some_and(listener::is_trusted) {
+        true => Ok(()),
+        false => {
+            let mut error =
+                Error::local("NO_GATEWAY", format!("no gateway of this user's or of root's listens at {base}"));
+            error.retryable = true;
+            Err(error)
+        }
+    }
+}
+
+/// The wallet; made when it is missing and `may_make` says so.
+pub fn wallet(environment: &Environment, may_make: bool) -> Result<Wallet, Error> {
+    match Wallet::load(environment)? {
+        Some(wallet) => Ok(wallet),
+        None if may_make => Ok(Wallet::create(environment)?),
+        None => {
+            let path = wallet::path(environment);
+            Err(Error::local("NO_WALLET", format!("there is no wallet in {}", path.display())))
+        }
+    }
+}
+
+/// An open way to a gateway.
+#[derive(Debug)]
+pub struct Account {
+    pub client: Client,
+    pub keys: KeyCache,
+    is_local: bool,
+    /// What a user should hear.
+    pub warnings: Vec<String>,
+}
+
+impl Account {
+    /// Blocking: reads files.
+    pub fn open(environment: &Environment) -> Result<Self, Error> {
+        let base = &environment.deploy_base;
+        let is_local = is_local(base);
+        let mut warnings: Vec<String> = environment.warnings.iter().map(ToString::to_string).collect();
+        let (identity, address) = match &environment.delegate {
+            Some(token) => (Identity::Bearer(token.clone()), None),
+            None => {
+                let wallet = wallet(environment, is_local)?;
+                warnings.extend(wallet.warnings().iter().map(ToString::to_string));
+                (Identity::Wallet(wallet.signer()), Some(wallet.address().to_lower()))
+            }
+        };
+        let keys = KeyCache::new(environment, base, address.as_deref());
+        let client = Client::new(base.as_str(), identity, Arc::new(keys.clone()))?;
+        Ok(Self { client, keys, is_local, warnings })
+    }
+
+    /// Making things here costs nothing.
+    pub const fn is_local(&self) -> bool {
+        self.is_local
+    }
+
+    /// Makes a project, keeps its keys and makes it the active one.
+    pub async fn provision(&self, name: Option<&str>) -> Result<String, Error> {
+        let plain = |name: &str| name.chars().filter(|c| !c.is_control()).take(100).collect::<String>();
+        let name = name.map(plain).filter(|name| !name.is_empty());
+        let made = projects::provision(&self.client, &NewProject { name, ..NewProject::default() }).await?;
+        self.keys.save_project(&made.project_id, &made.keys).await?;
+        Ok(made.project_id)
+    }
+
+    /// Whether the keys of a project are here.
+    pub fn knows(&self, project: &str) -> Result<bool, Error> {
+        Ok(self.keys.project(project)?.is_some())
+    }
+
+    pub fn active_project(&self) -> Result<Option<String>, Error> {
+        Ok(self.keys.active()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(text: &str) -> Base {
+        text.parse().expect("a base")
+    }
+
+    #[test]
+    fn this_computer_is_told_from_others() {
+        for local in ["http://127.0.0.1:7403", "http://localhost", "http://[::1]:80/x"] {
+            assert!(is_local(&base(local)), "{local}");
+        }
+        for other in ["https://api.example", "http://127.0.0.1.example:80", "http://10.0.0.1"] {
+            assert!(!is_local(&base(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_gateway_that_nobody_named_has_to_be_ours() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = base(&format!("http://{}", listener.local_addr().expect("an address")));
+        require_trusted(&address).expect("it is ours");
+        drop(listener);
+        let error = require_trusted(&address).expect_err("nobody listens");
+        assert_eq!((error.code.as_str(), error.is_retryable()), ("NO_GATEWAY", true));
+        require_trusted(&base("http://example.invalid")).expect_err("not on this computer");
+    }
+}
