@@ -203,7 +203,7 @@ impl Plan<'_> {
         let outcome = match self.into.dry_run {
             true => {
                 let plan = deploy.dry_run(client, &options, display.hashing()).await;
-                plan.map(|plan| Outcome::Planned(Box::new(plan.body)))
+                plan.map(|plan| Outcome::Planned(Box::new(plan.to_json())))
             }
             false => match deploy.apply(client, &options, display.hashing(), &display).await {
                 Ok(released) => {
@@ -277,6 +277,14 @@ fn difference_lines(difference: &Value) -> String {
                 let text = entry.as_str().or_else(|| entry[name].as_str()).unwrap_or_default();
                 lines.push(format!("{sign} {kind} {}\n", render::plain(text)));
             }
+        }
+    }
+    // Long lists are cut; the totals are not.
+    for (sign, bucket) in [("+", "added"), ("-", "removed"), ("~", "changed")] {
+        let listed = difference["site"][bucket].as_array().map_or(0, Vec::len) as u64;
+        let total = difference["site"]["totals"][bucket].as_u64().unwrap_or(listed);
+        if total > listed {
+            lines.push(format!("{sign} site and {} more\n", total - listed));
         }
     }
     match lines.is_empty() {

@@ -4,6 +4,7 @@
 //! until then, and is hashed while it comes in. Promotion is a second name, given after all that was received
 //! is on the disk, and synced itself: a power cut leaves either nothing or the whole. Whose a content is, is the store's to know.
 
+use crate::sparse::SparseFile;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use run402::deploy::Digest;
@@ -20,6 +21,9 @@ const COPY_BYTES: usize = 1 << 20;
 const MAX_SINGLE_SYNCS: usize = 32;
 /// Chunks that wait for the disk.
 const QUEUE: usize = 8;
+/// A longer part is on the disk before it is acknowledged, beside the next ones on their way: promotion would
+/// wait for all of them.
+const SYNC_AT_ONCE_BYTES: u64 = 4 << 20;
 
 /// The directories of the store.
 #[derive(Debug, Clone)]
@@ -87,11 +91,15 @@ impl Contents {
         let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
         let target = beside.clone();
         let writer = tokio::task::spawn_blocking(move || -> io::Result<Digest> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
-            let mut hasher = Sha256::new();
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target)?;
+            let (mut file, mut hasher) = (SparseFile::new(file), Sha256::new());
             while let Some(chunk) = receiver.blocking_recv() {
                 hasher.update(&chunk);
                 file.write_all(&chunk)?;
+            }
+            let file = file.finish()?;
+            if size >= SYNC_AT_ONCE_BYTES {
+                file.sync_data()?;
             }
             Ok(Digest::new(hasher.finalize().into()))
         });
@@ -147,12 +155,14 @@ impl Contents {
                 false => Err(ReceiveError::Digest { got, expected: *digest }),
             };
         }
-        let mut output = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&whole)?;
+        let output = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&whole)?;
+        let mut output = SparseFile::new(output);
         let mut input: Box<dyn Read> = Box::new(io::empty());
         for number in 1..=parts {
             input = Box::new(input.chain(File::open(self.part(upload, number))?));
         }
         let got = copy(&mut input, &mut output)?;
+        drop(output.finish()?);
         match got == *digest {
             true => Ok(whole),
             false => Err(ReceiveError::Digest { got, expected: *digest }),

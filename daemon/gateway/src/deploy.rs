@@ -18,8 +18,8 @@ use crate::store::projects::Project;
 use crate::warnings::warnings;
 use axum::http::StatusCode;
 use run402::deploy::Digest;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
 
@@ -27,8 +27,8 @@ use time::{Duration, OffsetDateTime};
 const PLAN_LIFETIME: Duration = Duration::hours(1);
 /// A manifest that is sent by reference has at most so many bytes.
 const MAX_MANIFEST_BYTES: u64 = 128 << 20;
-/// Files that a plan lists in full.
-const DIFF_LIMIT: usize = 100_000;
+/// Files that a plan lists in each of its lists; the totals count all of them.
+const DIFF_LIMIT: usize = 1_000;
 
 /// How a plan is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,20 +37,48 @@ pub(crate) enum Kind {
     DryRun,
 }
 
+/// A plan, as the caller is told of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Planned {
+    missing_content: Vec<ContentState>,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+}
+
+/// A content of the release: whether the project has it.
+#[derive(Debug, Serialize)]
+struct ContentState {
+    sha256: Digest,
+    size: u64,
+    present: bool,
+}
+
+impl Planned {
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.fields.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
 impl Gateway {
     /// A release by reference, from the project's contents.
-    pub(crate) fn referenced_spec(&self, project: &str, reference: &ContentRef) -> Result<Value> {
+    pub(crate) fn referenced_spec(&self, project: &str, reference: &ContentRef) -> Result<Spec> {
         if !self.store().has_content(project, &reference.sha256)? {
             let message = "the manifest that the plan refers to was not uploaded";
             return Err(Refusal::deploy(StatusCode::CONFLICT, "CONTENT_MISSING", "plan", "manifest_ref", message));
         }
         let bytes = self.contents().read(&reference.sha256, MAX_MANIFEST_BYTES)?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Refusal::spec("manifest_ref", format!("the manifest is not JSON: {error}")))
+        let text = std::str::from_utf8(&bytes);
+        Spec::parse(text.map_err(|_| Refusal::spec("manifest_ref", "the manifest is not JSON in UTF-8"))?)
     }
 
     /// What the release would change; stored unless it is only looked at.
-    pub(crate) fn plan(&self, project: &Project, spec: &Spec, kind: Kind, migrations: &MigrationPlan) -> Result<Value> {
+    pub(crate) fn plan(
+        &self,
+        project: &Project,
+        spec: &Spec,
+        kind: Kind,
+        migrations: &MigrationPlan,
+    ) -> Result<Planned> {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
@@ -61,48 +89,19 @@ impl Gateway {
         }
         let digest = after.digest();
         let is_noop = base.is_some() && *before == after && migrations.new.is_empty();
-        let contents = spec.contents();
-        let sizes = self.store().sizes(&project.id, contents.keys())?;
-        let mut missing = Vec::new();
-        let mut new = BTreeSet::new();
-        for (content, size) in contents.values().zip(sizes) {
-            match size {
-                Some(size) if size != content.size => {
-                    let message = format!("content {} has {size} bytes, not {}", content.sha256, content.size);
-                    return Err(Refusal::spec("content", message));
-                }
-                Some(_) => {}
-                None => {
-                    new.insert(content.sha256);
-                }
-            }
-            missing.push(json!({"sha256": content.sha256, "size": content.size, "present": size.is_some()}));
-        }
+        let states = self.content_states(&project.id, spec.contents())?;
         let secrets = self.store().secret_keys(&project.id)?;
-        let now = OffsetDateTime::now_utc();
-        let expires = now + PLAN_LIFETIME;
-        let record = PlanRecord {
-            id: ids::new("plan"),
-            operation: ids::new("op"),
-            project: project.id.clone(),
-            spec: serde_json::to_string(spec).map_err(Refusal::internal)?,
-            base: base.clone(),
-            live: project.live_release.clone(),
-            digest: digest.clone(),
-            is_noop,
-            created_at: ids::iso(now),
-            expires: expires.unix_timestamp(),
-        };
         let mut body = release::diff(&before, &after, DIFF_LIMIT);
-        count_bytes(&mut body["static_assets"], &contents, &new);
+        count_bytes(&mut body["static_assets"], &states);
         if let Some(assets) = &spec.assets {
-            merge(&mut body, self.plan_assets(&project.id, assets, &before, &after, &new));
+            let missing = states.iter().filter(|state| !state.present).map(|state| state.sha256).collect();
+            merge(&mut body, self.plan_assets(&project.id, assets, &before, &after, &missing));
         }
         body["migrations"] = migrations.to_json();
         let fields = json!({
             "kind": "plan_response", "schema_version": "agent-deploy-observability.v1",
             "base_release_id": base, "manifest_digest": digest, "is_noop": is_noop,
-            "summary": summary(&body, is_noop), "expected_events": [], "missing_content": missing,
+            "summary": summary(&body, is_noop), "expected_events": [],
             "warnings": warnings(&after, spec, &secrets), "payment_required": null, "plan_fingerprint": digest,
             "planner_semantics_version": 1, "base_identity": {"release_id": base, "release_generation": project.generation},
             "next_actions": [], "rehearsal": {"available": false, "rehearse_url": null},
@@ -111,15 +110,41 @@ impl Gateway {
         merge(&mut body, fields);
         if kind == Kind::DryRun {
             merge(&mut body, json!({"plan_id": null, "operation_id": null}));
-            return Ok(body);
+            return Ok(planned(body, states));
         }
+        let now = OffsetDateTime::now_utc();
+        let expires = now + PLAN_LIFETIME;
+        let record = PlanRecord {
+            id: ids::new("plan"),
+            operation: ids::new("op"),
+            project: project.id.clone(),
+            spec: serde_json::to_string(spec).map_err(Refusal::internal)?,
+            base,
+            live: project.live_release.clone(),
+            digest,
+            is_noop,
+            created_at: ids::iso(now),
+            expires: expires.unix_timestamp(),
+        };
         self.store().save_plan(&record)?;
         Point::PlanStored.pass();
         merge(
             &mut body,
             json!({"plan_id": record.id, "operation_id": record.operation, "plan_expires_at": ids::iso(expires)}),
         );
-        Ok(body)
+        Ok(planned(body, states))
+    }
+
+    /// Which of these the project has.
+    fn content_states(&self, project: &str, contents: Vec<(Digest, u64)>) -> Result<Vec<ContentState>> {
+        let sizes = self.store().sizes(project, contents.iter().map(|(digest, _)| digest))?;
+        let state = |((sha256, size), stored): ((Digest, u64), Option<u64>)| match stored {
+            Some(stored) if stored != size => {
+                Err(Refusal::spec("content", format!("content {sha256} has {stored} bytes, not {size}")))
+            }
+            stored => Ok(ContentState { sha256, size, present: stored.is_some() }),
+        };
+        contents.into_iter().zip(sizes).map(state).collect()
     }
 
     /// Plans a release and makes it live at once, for changes that the gateway itself makes. The project's
@@ -128,9 +153,8 @@ impl Gateway {
         let begun = self.blocking(move |gateway| {
             let spec = Spec::read(spec)?;
             let planned = gateway.plan(&project, &spec, Kind::Stored, &MigrationPlan::default())?;
-            let id = planned["plan_id"].as_str().unwrap_or_default();
             let gone = || Refusal::internal("a plan that was just made is gone");
-            let plan = gateway.store().plan(id)?.ok_or_else(gone)?;
+            let plan = gateway.store().plan(planned.field("plan_id"))?.ok_or_else(gone)?;
             gateway.store().begin(&plan, None)?;
             gateway.store().operation(&plan.operation)?.ok_or_else(gone)
         });
@@ -201,14 +225,8 @@ impl Gateway {
 
     fn check_contents(&self, plan: &PlanRecord) -> Result<()> {
         let spec: Spec = serde_json::from_str(&plan.spec).map_err(Refusal::internal)?;
-        let contents = spec.contents();
-        let sizes = self.store().sizes(&plan.project, contents.keys())?;
-        let missing: Vec<&Digest> = contents
-            .values()
-            .zip(sizes)
-            .filter(|(content, size)| *size != Some(content.size))
-            .map(|(content, _)| &content.sha256)
-            .collect();
+        let states = self.content_states(&plan.project, spec.contents())?;
+        let missing: Vec<Digest> = states.iter().filter(|state| !state.present).map(|state| state.sha256).collect();
         if missing.is_empty() {
             return Ok(());
         }
@@ -306,6 +324,14 @@ pub(crate) fn encode(part: &str) -> String {
     percent_encoding::utf8_percent_encode(part, const { &PLAIN }).to_string()
 }
 
+fn planned(body: Value, missing_content: Vec<ContentState>) -> Planned {
+    let fields = match body {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    };
+    Planned { missing_content, fields }
+}
+
 pub(crate) fn merge(body: &mut Value, more: Value) {
     if let (Value::Object(body), Value::Object(more)) = (body, more) {
         body.extend::<Map<String, Value>>(more);
@@ -350,13 +376,13 @@ fn check_targets(after: &Manifest) -> Result<()> {
 }
 
 /// Of every content that the spec refers to.
-fn count_bytes(bucket: &mut Value, contents: &BTreeMap<Digest, ContentRef>, new: &BTreeSet<Digest>) {
-    let sum = |fresh: bool| {
-        let counted = contents.iter().filter(|(digest, _)| new.contains(*digest) == fresh);
-        counted.map(|(_, content)| content.size).fold(0, u64::saturating_add)
+fn count_bytes(bucket: &mut Value, states: &[ContentState]) {
+    let sum = |present: bool| {
+        let counted = states.iter().filter(|state| state.present == present);
+        counted.map(|state| state.size).fold(0, u64::saturating_add)
     };
-    bucket["newly_uploaded_cas_bytes"] = json!(sum(true));
-    bucket["reused_cas_bytes"] = json!(sum(false));
+    bucket["newly_uploaded_cas_bytes"] = json!(sum(false));
+    bucket["reused_cas_bytes"] = json!(sum(true));
 }
 
 /// Limits of the whole release.

@@ -1,6 +1,7 @@
-//! Points at which a test can have the gateway die, as if its power were cut.
+//! Points at which a test can have the gateway die, as if its power were cut, or stand still.
 //!
-//! `RUN402_GATEWAY_FAULT=<point>` aborts the process there. Only in builds with debug assertions.
+//! `RUN402_GATEWAY_FAULT=<point>` aborts the process there, `hold:<point>` stops it until SIGCONT comes. Only in
+//! builds with debug assertions.
 
 /// Steps of a deploy whose effects a crash must not tear apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +34,14 @@ impl Point {
     /// Goes on, unless the environment names this point.
     #[cfg(debug_assertions)]
     pub(crate) fn pass(self) {
-        if std::env::var_os("RUN402_GATEWAY_FAULT").is_some_and(|point| point == self.name()) {
-            std::process::abort();
+        let wanted = std::env::var("RUN402_GATEWAY_FAULT").unwrap_or_default();
+        match wanted.strip_prefix("hold:") {
+            None if wanted == self.name() => std::process::abort(),
+            Some(point) if point == self.name() => {
+                use rustix::process::{Signal, getpid, kill_process};
+                kill_process(getpid(), Signal::STOP).expect("we may signal ourselves");
+            }
+            _ => {}
         }
     }
 

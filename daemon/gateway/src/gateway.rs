@@ -40,8 +40,8 @@ impl Config {
     pub fn new(state: impl Into<PathBuf>) -> Self {
         Self {
             state: state.into(),
-            multipart_above_bytes: 64 << 20,
-            part_bytes: 16 << 20,
+            multipart_above_bytes: 1 << 30,
+            part_bytes: 64 << 20,
             functions: None,
             database: None,
         }

@@ -19,6 +19,7 @@ mod release;
 mod rules;
 mod serve;
 pub mod slices;
+mod sparse;
 mod spec;
 mod store;
 mod tables;

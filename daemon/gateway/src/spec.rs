@@ -73,6 +73,7 @@ pub(crate) struct ContentRef {
     integrity: Option<String>,
 }
 
+#[cfg(test)]
 impl ContentRef {
     pub(crate) fn new(sha256: Digest, size: u64, content_type: Option<String>) -> Self {
         Self { sha256, size, content_type, integrity: None }
@@ -356,7 +357,16 @@ pub(crate) struct Asset {
 
 impl Spec {
     pub(crate) fn read(value: Value) -> Result<Self> {
-        let spec: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+        Self::parse(&value.to_string())
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        // Keeping track of the path is slow, and needed for errors only.
+        let parsed = serde_json::from_str(text).or_else(|_| {
+            let mut reader = serde_json::Deserializer::from_str(text);
+            serde_path_to_error::deserialize(&mut reader)
+        });
+        let spec: Self = parsed.map_err(|error| {
             let path = error.path().to_string();
             Refusal::spec(&path, error.inner().to_string())
         })?;
@@ -370,28 +380,23 @@ impl Spec {
         replaced.chain(set)
     }
 
-    /// Every content that it refers to, once, in the order of their names.
-    pub(crate) fn contents(&self) -> BTreeMap<Digest, ContentRef> {
-        let mut contents = BTreeMap::new();
-        self.each_content(&mut |content| {
-            contents.entry(content.sha256).or_insert_with(|| content.clone());
-        });
-        contents
-    }
-
-    /// Every reference to a content.
-    pub(crate) fn each_content(&self, visit: &mut dyn FnMut(&ContentRef)) {
+    /// Every content that it refers to, once, with its size, in the order of their names.
+    pub(crate) fn contents(&self) -> Vec<(Digest, u64)> {
+        let mut contents = Vec::new();
+        let mut add = |content: &ContentRef| contents.push((content.sha256, content.size));
         if let Some(site) = &self.site {
             let put = site.patch.as_ref().map(|patch| &patch.put);
-            site.replace.iter().chain(put).flatten().for_each(|(_, content)| visit(content));
+            site.replace.iter().chain(put).flatten().for_each(|(_, content)| add(content));
         }
         for (_, function) in self.functions() {
-            function.contents().into_iter().for_each(|(_, content)| visit(content));
+            function.contents().into_iter().for_each(|(_, content)| add(content));
         }
-        self.database.iter().flat_map(|database| &database.migrations).for_each(|migration| visit(&migration.sql_ref));
-        for asset in self.assets.iter().flat_map(|assets| &assets.put) {
-            visit(&ContentRef::new(asset.sha256, asset.size_bytes, Some(asset.content_type.clone())));
-        }
+        self.database.iter().flat_map(|database| &database.migrations).for_each(|migration| add(&migration.sql_ref));
+        let assets = self.assets.iter().flat_map(|assets| &assets.put);
+        contents.extend(assets.map(|asset| (asset.sha256, asset.size_bytes)));
+        contents.sort_unstable();
+        contents.dedup();
+        contents
     }
 }
 

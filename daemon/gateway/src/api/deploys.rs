@@ -2,7 +2,7 @@
 
 use super::{Answer, Api, parse};
 use crate::auth::Caller;
-use crate::deploy::Kind;
+use crate::deploy::{Kind, Planned};
 use crate::error::{Refusal, Result};
 use crate::gateway::Gateway;
 use crate::spec::{ContentRef, Spec};
@@ -12,14 +12,17 @@ use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
 const MAX_KEY_BYTES: usize = 200;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PlanRequest {
-    spec: Value,
+struct PlanRequest<'body> {
+    /// May be long: read once, when it is known whose it is.
+    #[serde(borrow)]
+    spec: &'body RawValue,
     #[serde(default)]
     idempotency_key: Option<String>,
     #[serde(default)]
@@ -38,6 +41,13 @@ struct RequiredPlan {
     plan_fingerprint: Option<String>,
 }
 
+/// Whose release it is, beside a manifest by reference.
+#[derive(Debug, Deserialize)]
+struct Named {
+    #[serde(alias = "project")]
+    project_id: String,
+}
+
 #[derive(Debug, Deserialize)]
 pub(super) struct PlanQuery {
     #[serde(default)]
@@ -49,31 +59,30 @@ pub(super) async fn plan(
     Query(query): Query<PlanQuery>,
     headers: HeaderMap,
     body: Bytes,
-) -> Answer {
-    let request: PlanRequest = parse(&body)?;
-    check_key(request.idempotency_key.as_deref())?;
-    if request.mode.as_ref().is_some_and(|mode| mode != "reviewed_plan") {
-        return Err(Refusal::bad("BAD_FIELD", "mode is reviewed_plan or absent"));
-    }
+) -> Result<Json<Planned>> {
     let kind = if query.dry_run { Kind::DryRun } else { Kind::Stored };
     let gateway = &api.gateway;
-    let PlanRequest { spec, manifest_ref, required_plan, .. } = request;
     let read = gateway.blocking(move |gateway| {
+        let request: PlanRequest<'_> = parse(&body)?;
+        check_key(request.idempotency_key.as_deref())?;
+        if request.mode.as_ref().is_some_and(|mode| mode != "reviewed_plan") {
+            return Err(Refusal::bad("BAD_FIELD", "mode is reviewed_plan or absent"));
+        }
         let caller = Caller::read(gateway, &headers)?;
-        let named = spec.get("project_id").or_else(|| spec.get("project"));
-        let id =
-            named.and_then(Value::as_str).ok_or_else(|| Refusal::spec("project_id", "the release names no project"))?;
-        let project = caller.owned(gateway, id)?;
-        let spec = Spec::read(match &manifest_ref {
-            Some(reference) => gateway.referenced_spec(&project.id, reference)?,
-            None => spec,
-        })?;
+        caller.wallet()?;
+        let Some(reference) = &request.manifest_ref else {
+            let spec = Spec::parse(request.spec.get())?;
+            return Ok((caller.owned(gateway, &spec.project_id)?, spec, request.required_plan));
+        };
+        let named: Named = parse(request.spec.get().as_bytes())?;
+        let project = caller.owned(gateway, &named.project_id)?;
+        let spec = gateway.referenced_spec(&project.id, reference)?;
         match spec.project_id == project.id {
-            true => Ok((project, spec)),
+            true => Ok((project, spec, request.required_plan)),
             false => Err(Refusal::spec("project_id", "the manifest is for another project")),
         }
     });
-    let (project, spec) = read.await?;
+    let (project, spec, required_plan) = read.await?;
     let migrations = gateway.plan_database(&project.id, &spec).await?;
     let planned = gateway.blocking(move |gateway| {
         let planned = gateway.plan(&project, &spec, kind, &migrations)?;
@@ -86,10 +95,10 @@ pub(super) async fn plan(
 }
 
 /// The release is still the one that was approved.
-fn check_required(gateway: &Gateway, required: &RequiredPlan, planned: &Value) -> Result<()> {
+fn check_required(gateway: &Gateway, required: &RequiredPlan, planned: &Planned) -> Result<()> {
     let approved =
         gateway.store().plan(&required.plan_id)?.ok_or_else(|| Refusal::not_found("plan", "PLAN_NOT_FOUND"))?;
-    let same = planned["manifest_digest"] == json!(approved.digest)
+    let same = planned.field("manifest_digest") == approved.digest
         && required.plan_fingerprint.as_ref().is_none_or(|fingerprint| *fingerprint == approved.digest);
     match same {
         true => Ok(()),

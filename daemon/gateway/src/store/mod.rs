@@ -106,6 +106,8 @@ impl Store {
         drop(private("gateway.db")?);
         fs::set_permissions(state.join("gateway.db"), fs::Permissions::from_mode(0o600))?;
         let connection = Connection::open(state.join("gateway.db"))?;
+        // Nobody else opens it: the lock above says so once, SQLite would ask the kernel for each statement.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;

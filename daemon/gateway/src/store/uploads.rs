@@ -63,8 +63,10 @@ impl Store {
         digests: impl Iterator<Item = &'a Digest>,
     ) -> Result<Vec<Option<u64>>> {
         let connection = self.lock();
+        // One for all of them: each by itself would begin and end on its own.
+        let transaction = connection.unchecked_transaction()?;
         let mut statement =
-            connection.prepare_cached("SELECT size FROM contents WHERE project = ?1 AND sha256 = ?2")?;
+            transaction.prepare_cached("SELECT size FROM contents WHERE project = ?1 AND sha256 = ?2")?;
         let size = |digest: &Digest| {
             Ok(statement.query_row(params![project, digest.as_bytes()], |row| row.get(0)).optional()?)
         };

@@ -6,7 +6,7 @@
 //! content. Several contents go at once; memory does not depend on their sizes.
 
 use super::digest::Digest;
-use super::event::{Event, Observer};
+use super::event::{Event, Observer, Silent};
 use super::hash::{Identity, changed};
 use super::plan::MissingContent;
 use super::prepare::{Content, Origin};
@@ -35,6 +35,8 @@ const ATTEMPTS: usize = 3;
 const PAUSES: [Duration; ATTEMPTS - 1] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// What is read, hashed and sent at once. Two of them are in flight for each content.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Of one content.
+const PARTS_AT_ONCE: usize = 2;
 /// How much of a refusal is repeated in the error.
 const MAX_REFUSAL_CHARS: usize = 200;
 const MAX_REFUSAL_BYTES: usize = 64 << 10;
@@ -140,16 +142,16 @@ pub(crate) async fn send(
     }
 }
 
-/// Sends a release that is too long for a request. Nothing is promoted when it is there already.
+/// Sends a release that is too long for a request. Nothing is promoted when it is there already, and nobody
+/// hears of it: it is none of the caller's files.
 pub(crate) async fn send_manifest(
     client: &Client,
     project: &str,
     manifest: &IndexMap<Digest, Content>,
     uploads: &Uploads,
-    observer: &dyn Observer,
 ) -> Result<(), Error> {
     let wanted = manifest.iter().map(|(digest, content)| (*digest, content)).collect();
-    upload(client, project, &wanted, uploads, observer, false).await
+    upload(client, project, &wanted, uploads, &Silent, false).await
 }
 
 async fn upload(
@@ -266,8 +268,9 @@ async fn every_part(
     content: &Content,
     observer: &dyn Observer,
 ) -> Result<(), Attempt> {
-    let bytes = Arc::new(Opened::open(content).map_err(Attempt::Never)?);
-    for part in &upload.parts {
+    let bytes = &Arc::new(Opened::open(content).map_err(Attempt::Never)?);
+    let parts = (0..upload.parts.len()).map(|index| async move {
+        let part = &upload.parts[index];
         let (start, end) = range(part, content.size).unwrap_or_default();
         let checksum = match upload.mode {
             Mode::Single => upload.sha256,
@@ -277,8 +280,11 @@ async fn every_part(
                 hashed.expect("hashing does not panic").map_err(Attempt::Never)?
             }
         };
-        put(client, part, upload.mode, content, &bytes, (start, end), checksum, observer).await?;
-    }
+        put(client, part, upload.mode, content, bytes, (start, end), checksum, observer).await
+    });
+    // While one is sent, the next is hashed.
+    let mut sent = futures::stream::iter(parts).buffered(PARTS_AT_ONCE);
+    while sent.try_next().await?.is_some() {}
     // The checksums of parts do not say that together they are what was planned.
     if upload.mode == Mode::Multipart {
         bytes.check_unchanged().map_err(Attempt::Never)?;

@@ -50,14 +50,29 @@ impl FromStr for Digest {
     type Err = DigestError;
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
-        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(DigestError);
-        }
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| DigestError)?;
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| DigestError)?;
-        Ok(Self(bytes))
+        // What is no digit sets bits that no digit has.
+        let mut wrong = 0;
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+            wrong |= high | low;
+            *byte = high << 4 | low;
+        }
+        if wrong > 0xf { Err(DigestError) } else { Ok(Self(bytes)) }
     }
 }
+
+/// Value of each lower-case hexadecimal digit. A plan has one name for each file, twice.
+const DIGITS: [u8; 256] = {
+    let mut values = [0xff; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -69,7 +84,19 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        struct Name;
+        impl serde::de::Visitor<'_> for Name {
+            type Value = Digest;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a SHA-256")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Digest, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Name)
     }
 }
 
@@ -88,7 +115,11 @@ mod tests {
     #[test]
     fn other_spellings_are_refused() {
         let name = Digest::of(b"x").to_string();
-        for text in [&name.to_uppercase(), &name[1..], &format!("{name}0"), "", "zz"] {
+        let digits = |last: char| format!("{}{last}", &name[..63]);
+        digits('f').parse::<Digest>().expect("a digit");
+        for text in
+            [&name.to_uppercase(), &name[1..], &format!("{name}0"), "", &digits('g'), &digits('/'), &digits(':')]
+        {
             assert_eq!(text.parse::<Digest>(), Err(DigestError), "{text}");
         }
     }

@@ -256,8 +256,8 @@ impl Pool<'_> {
         let fd = rustix::fs::openat(directory, name, flags, Mode::empty())
             // It was a regular file when it was listed.
             .map_err(|errno| unreadable(&shown(), &errno.into()))?;
-        let mut file = regular(fd, &shown())?;
-        let hashed = hash_file(&mut file, &shown(), buffer, self.progress)?;
+        let (mut file, stat) = regular(fd, &shown())?;
+        let hashed = hash_state(&mut file, Identity::from_stat(&stat), &shown(), buffer, self.progress)?;
         self.progress.one_file();
         Ok(hashed)
     }

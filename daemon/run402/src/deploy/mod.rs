@@ -163,7 +163,7 @@ impl Deploy {
         purpose: &Purpose,
     ) -> Result<Plan, Error> {
         let prepared = self.prepare(client, options, progress).await?;
-        let mut plan = plan::ask(client, &prepared, purpose, &options.uploads, &Silent).await?;
+        let mut plan = plan::ask(client, &prepared, purpose, &options.uploads).await?;
         plan.warnings = plan::warnings(&plan, &prepared.spec);
         Ok(plan)
     }
@@ -187,7 +187,7 @@ async fn once(
     observer.observe(Event::PlanStarted {});
     let idempotency_key = options.idempotency_key.clone();
     let purpose = Purpose::Commit { idempotency_key, required_plan: options.required_plan.clone() };
-    let plan = plan::ask(client, prepared, &purpose, &options.uploads, observer).await?;
+    let plan = plan::ask(client, prepared, &purpose, &options.uploads).await?;
     let warnings = plan::warnings(&plan, &prepared.spec);
     plan::announce(&plan, &warnings, observer);
     // Who named a plan has seen its warnings.

@@ -11,14 +11,17 @@ use super::wire::{ContentRef, Spec};
 use crate::client::{Auth, Client};
 use crate::error::Error;
 use indexmap::IndexMap;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// A longer request is sent by reference: the release is uploaded first like any content.
 const MAX_INLINE_BYTES: usize = 5 << 20;
 const MANIFEST_TYPE: &str = "application/vnd.run402.deploy-manifest+json";
 const PLANS: &str = "/apply/v1/plans";
+const MISSING: &str = "missing_content";
 
 /// The parts of an answer that say what is different.
 const BUCKETS: [&str; 9] = [
@@ -55,7 +58,7 @@ pub(crate) enum Purpose {
 }
 
 /// One content that the release refers to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MissingContent {
     pub sha256: Digest,
     #[serde(default)]
@@ -79,23 +82,50 @@ pub struct Plan {
     pub payment_required: Option<Map<String, Value>>,
     /// Every bucket of differences, and what is_noop, summary and warnings say.
     pub diff: Value,
-    /// The whole answer.
-    pub body: Value,
+    /// The rest of the answer.
+    pub fields: Map<String, Value>,
+}
+
+/// An answer, apart from the long list that it may have: as values, that would take several times the room.
+#[derive(Debug, Default)]
+struct Answer {
+    missing_content: Vec<MissingContent>,
+    fields: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Answer;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a plan")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Answer, A::Error> {
+                let mut answer = Answer::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    match name.as_str() {
+                        MISSING => answer.missing_content = map.next_value::<Option<_>>()?.unwrap_or_default(),
+                        _ => drop(answer.fields.insert(name, map.next_value()?)),
+                    }
+                }
+                Ok(answer)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 impl Plan {
-    fn read(body: Value) -> Result<Self, Error> {
-        let Some(fields) = body.as_object() else {
-            return Err(Error::deploy("INTERNAL_ERROR", "plan", "plan", "the gateway's plan is not a JSON object"));
-        };
+    fn read(body: &[u8]) -> Result<Self, Error> {
+        let Answer { missing_content, fields } = serde_json::from_slice(body).map_err(|error| {
+            let message = format!("the gateway's plan cannot be understood: {error}");
+            Error::deploy("INTERNAL_ERROR", "plan", "plan", message)
+        })?;
         let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
         let list = |name: &str| fields.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
-        let missing: Result<Vec<MissingContent>, _> =
-            list("missing_content").into_iter().map(serde_json::from_value).collect();
-        let missing_content = missing.map_err(|error| {
-            let message = format!("the gateway's plan lists a content that cannot be understood: {error}");
-            Error::deploy("INTERNAL_ERROR", "plan", "missing_content", message)
-        })?;
         let diff = match fields.contains_key("kind") {
             true => {
                 let kept = ["is_noop", "summary", "warnings"];
@@ -116,13 +146,19 @@ impl Plan {
             warnings: list("warnings"),
             payment_required: fields.get("payment_required").and_then(Value::as_object).cloned(),
             diff,
-            body,
+            fields,
         })
+    }
+
+    /// The whole answer.
+    pub fn to_json(&self) -> Value {
+        let missing = (MISSING.to_owned(), json!(self.missing_content));
+        Value::Object(self.fields.clone().into_iter().chain([missing]).collect())
     }
 
     /// Bytes that the gateway has yet to get, and all that the site has, when the plan says so.
     pub fn asset_bytes(&self) -> Option<(u64, u64)> {
-        let assets = self.body.get("static_assets")?;
+        let assets = self.fields.get("static_assets")?;
         let new = assets.get("newly_uploaded_cas_bytes")?.as_u64()?;
         let reused = assets.get("reused_cas_bytes")?.as_u64()?;
         Some((new, new + reused))
@@ -135,7 +171,6 @@ pub(crate) async fn ask(
     prepared: &Prepared,
     purpose: &Purpose,
     uploads: &Uploads,
-    observer: &dyn Observer,
 ) -> Result<Plan, Error> {
     let mut body = Map::new();
     let mut path = PLANS.to_owned();
@@ -156,11 +191,11 @@ pub(crate) async fn ask(
     let inline = encode(&prepared.spec, &body)?;
     let bytes = match inline.len() > MAX_INLINE_BYTES {
         false => inline,
-        true => by_reference(client, prepared, purpose, body, uploads, observer).await?,
+        true => by_reference(client, prepared, purpose, body, uploads).await?,
     };
     let request = client.post(path, Auth::Wallet).bytes(bytes, Some("application/json"));
     let answered = request.send("planning the deploy").await.map_err(Error::into_deploy)?;
-    Plan::read(answered.value())
+    Plan::read(&answered.body)
 }
 
 fn to_value(value: &impl Serialize) -> Result<Value, Error> {
@@ -186,7 +221,6 @@ async fn by_reference(
     purpose: &Purpose,
     mut body: Map<String, Value>,
     uploads: &Uploads,
-    observer: &dyn Observer,
 ) -> Result<Vec<u8>, Error> {
     let plain = matches!(purpose, Purpose::Commit { required_plan: None, .. });
     if !plain || client.is_bearer() {
@@ -209,7 +243,7 @@ async fn by_reference(
     };
     let contents = IndexMap::from([(reference.sha256, content)]);
     let project = &prepared.spec.project_id;
-    content::send_manifest(client, project, &contents, uploads, observer).await?;
+    content::send_manifest(client, project, &contents, uploads).await?;
     body.insert("spec".to_owned(), json!({"project_id": project}));
     body.insert("manifest_ref".to_owned(), to_value(&reference)?);
     serde_json::to_vec(&body)

@@ -6,7 +6,7 @@
 //! for a link meanwhile leads nowhere. Names are skipped, refused and kept as the protocol says.
 
 use crate::error::Error;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
@@ -80,7 +80,7 @@ impl Root {
         // Not blocking: opening a FIFO would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = self.open_beneath(&inner, flags).map_err(|errno| refused(&shown, errno))?;
-        regular(fd, &shown)
+        regular(fd, &shown).map(|(file, _)| file)
     }
 
     pub fn path(&self) -> &Path {
@@ -127,11 +127,11 @@ fn refused(path: &Path, errno: Errno) -> Error {
 }
 
 /// Checks the open file, not its name.
-pub(crate) fn regular(fd: OwnedFd, shown: &Path) -> Result<std::fs::File, Error> {
-    let file = std::fs::File::from(fd);
-    let metadata = file.metadata().map_err(|error| local(format!("{} cannot be read: {error}", shown.display())))?;
-    match metadata.is_file() {
-        true => Ok(file),
+pub(crate) fn regular(fd: OwnedFd, shown: &Path) -> Result<(std::fs::File, Stat), Error> {
+    let failed = |errno: Errno| local(format!("{} cannot be read: {}", shown.display(), std::io::Error::from(errno)));
+    let stat = rustix::fs::fstat(&fd).map_err(failed)?;
+    match FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        true => Ok((fd.into(), stat)),
         false => Err(local(format!("{} is not a regular file", shown.display()))),
     }
 }
