@@ -277,6 +277,9 @@ pub(crate) struct GatewayArgs {
     /// End the gateway that was started by itself
     #[arg(long, conflicts_with = "database_url")]
     pub(crate) stop: bool,
+    /// For a daemon: be its gateway until standard input ends, or say where one is already
+    #[arg(long, hide = true, conflicts_with = "stop")]
+    pub(crate) embedded: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -71,7 +71,7 @@ fn own_token(globals: &Globals, endpoint: &Endpoint) -> Option<String> {
             let ip: IpAddr = url.host_str()?.parse().ok()?;
             let address = SocketAddr::new(ip, url.port_or_known_default()?);
             let ours = state.running().is_some_and(|running| names(&running, address));
-            if ours && ip.is_loopback() && run402::listener::is_trusted(address) { state.token() } else { None }
+            if ours && ip.is_loopback() && crate::listener::is_trusted(address) { state.token() } else { None }
         }
     }
 }
@@ -79,7 +79,7 @@ fn own_token(globals: &Globals, endpoint: &Endpoint) -> Option<String> {
 /// The daemon on 127.0.0.1:7402, when it is trusted and its token is readable here.
 async fn on_default_address() -> Result<Option<Client>, Failure> {
     let address: SocketAddr = DEFAULT_ADDRESS.parse().expect("a literal address parses");
-    if !run402::listener::is_trusted(address) {
+    if !crate::listener::is_trusted(address) {
         return Ok(None);
     }
     let states = StateDir::existing(None).into_iter().chain([StateDir::system()]);
@@ -112,7 +112,7 @@ async fn of_state(state: &StateDir) -> Result<Option<Client>, Failure> {
             Endpoint::Unix(path) => owned(path) && listens(path),
             Endpoint::Http(_) => match address(&endpoint) {
                 Some(address) => {
-                    run402::listener::is_trusted(address) && is_sandboxd(&Client::new(endpoint.clone(), None)?).await
+                    crate::listener::is_trusted(address) && is_sandboxd(&Client::new(endpoint.clone(), None)?).await
                 }
                 None => false,
             },

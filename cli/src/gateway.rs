@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 /// Where a gateway listens when it is not told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7403";
 
+pub(crate) const FREE_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 /// A gateway that listens, as `gateway.json` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Running {
@@ -37,7 +39,7 @@ pub(crate) fn running(directory: &Path) -> Option<Running> {
     let running: Running = serde_json::from_slice(&fs::read(directory.join("gateway.json")).ok()?).ok()?;
     let pid = Some(running.pid).filter(|pid| *pid > 0).and_then(rustix::process::Pid::from_raw)?;
     let alive = rustix::process::test_kill_process(pid).is_ok();
-    (alive && run402::listener::is_trusted(running.address)).then_some(running)
+    (alive && crate::listener::is_trusted(running.address)).then_some(running)
 }
 
 /// Says where the gateway listens; as one who says it replaces who said it before, whole.
@@ -49,6 +51,27 @@ pub(crate) fn announce(directory: &Path, address: SocketAddr) -> io::Result<()> 
     fs::rename(beside, directory.join("gateway.json"))
 }
 
+/// The right to start the gateway of a state directory. Nobody else does as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    directory: PathBuf,
+    _lock: fs::File,
+}
+
+impl Claim {
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+pub(crate) fn claim(state: &StateDir) -> Result<Claim, StartError> {
+    let directory = directory(state);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.map_err(|source| StartError::Lock { path: directory.clone(), source })?;
+    let lock = daemon::lock(&state.path().join("gateway.lock"))?;
+    Ok(Claim { directory, _lock: lock })
+}
+
 /// Base URL of a gateway that listens; starts one when there is none.
 pub(crate) fn ensure(state: &StateDir) -> Result<String, StartError> {
     let directory = directory(state);
@@ -56,9 +79,7 @@ pub(crate) fn ensure(state: &StateDir) -> Result<String, StartError> {
     if let Some(running) = running(&directory) {
         return Ok(base(running));
     }
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-    made.map_err(|source| StartError::Lock { path: directory.clone(), source })?;
-    let _lock = daemon::lock(&state.path().join("gateway.lock"))?;
+    let _claim = claim(state)?;
     // Another client may have started it while we waited for the lock.
     if let Some(running) = running(&directory) {
         return Ok(base(running));
@@ -71,7 +92,7 @@ pub(crate) fn ensure(state: &StateDir) -> Result<String, StartError> {
     };
     // Somebody else's program may have the usual port.
     let usual = daemon::spawn(state, &own, &words(DEFAULT_ADDRESS), LOG);
-    usual.or_else(|_| daemon::spawn(state, &own, &words("127.0.0.1:0"), LOG))?;
+    usual.or_else(|_| daemon::spawn(state, &own, &words(&FREE_PORT.to_string()), LOG))?;
     running(&directory).map(base).ok_or_else(|| StartError::Ended {
         log: state.path().join(LOG),
         tail: "the gateway listens, but is not ours".to_owned(),

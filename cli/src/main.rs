@@ -15,6 +15,7 @@ mod exit;
 mod failure;
 mod gateway;
 mod interrupt;
+mod listener;
 mod ndjson;
 mod output;
 mod render;

@@ -1,24 +1,22 @@
 //! The way to the gateway that deploys go to.
 //!
 //! Which gateway, and where wallet and keys are, is the environment's to say (`RUN402_*`), as for the
-//! command line; with nothing named it is the local gateway's usual address, with a wallet of its own in
-//! the state directory. Wallet and keys are read here and go nowhere but to the gateway.
+//! command line; with nothing named it is the embedded gateway, with a wallet of its own in the state
+//! directory. Wallet and keys are read here and go nowhere but to the gateway.
 
 use run402::account::{self, Account};
 use run402::deploy::spec::Manifest;
 use run402::deploy::walk::Root;
 use run402::deploy::{AllowWarnings, Deploy, Digest, Event, Observer, Options, Progress, Released};
-use run402::environment::Base;
+use run402::environment::{Base, Settings};
 use run402::error::Error;
+use sandbox_wire::deploy::{DeployPhase, DeployProgress};
 use sandbox_wire::{Code, Problem, ProjectId};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-/// Where `sandboxctl gateway` listens when it is not told otherwise.
-const LOCAL: &str = "http://127.0.0.1:7403";
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// What the caller is told of a gateway's refusal.
 pub(crate) fn refused(error: &Error) -> Problem {
@@ -26,9 +24,7 @@ pub(crate) fn refused(error: &Error) -> Problem {
     let mut problem = Problem::new(Code::DeployFailed, error.to_string()).with("gateway", said);
     problem.retryable = error.is_retryable();
     match error.code.as_str() {
-        "NETWORK_ERROR" | "NO_GATEWAY" => {
-            problem.next("start a gateway (sandboxctl gateway), or name one with RUN402_API_BASE")
-        }
+        "NETWORK_ERROR" => problem.next("start a gateway (sandboxctl gateway), or name one with RUN402_API_BASE"),
         "NO_WALLET" => problem.next("make one: sandboxctl deploy init --new-wallet"),
         _ => problem,
     }
@@ -38,7 +34,8 @@ pub(crate) fn refused(error: &Error) -> Problem {
 #[derive(Debug)]
 pub(crate) struct Target {
     account: Account,
-    folder: PathBuf,
+    /// What belongs together at one gateway means nothing at another.
+    links: PathBuf,
 }
 
 /// A release that is to be made.
@@ -51,27 +48,48 @@ pub(crate) struct Wanted {
     pub(crate) idempotency_key: Option<String>,
 }
 
-/// What was made, and how much of it was sent.
-#[derive(Debug)]
-pub(crate) struct Done {
-    pub(crate) released: Released,
-    pub(crate) sent: u64,
-    pub(crate) total: u64,
-}
-
+/// How far a release is; written by its making, read by whoever tells of it.
 #[derive(Debug, Default)]
-struct Counter {
-    sent: AtomicU64,
-    kept: AtomicU64,
+pub(crate) struct Watch {
+    /// Of [`PHASES`].
+    phase: AtomicU8,
+    hashing: Arc<Progress>,
+    files_uploaded: AtomicU64,
+    files_unchanged: AtomicU64,
+    bytes_uploaded: AtomicU64,
 }
 
-impl Observer for Counter {
+/// In their order.
+const PHASES: [DeployPhase; 4] =
+    [DeployPhase::Hashing, DeployPhase::Planning, DeployPhase::Uploading, DeployPhase::Committing];
+
+impl Watch {
+    pub(crate) fn progress(&self) -> DeployProgress {
+        DeployProgress {
+            phase: PHASES[usize::from(self.phase.load(Relaxed))],
+            files: self.hashing.files(),
+            bytes: self.hashing.bytes(),
+            files_uploaded: self.files_uploaded.load(Relaxed),
+            files_unchanged: self.files_unchanged.load(Relaxed),
+            bytes_uploaded: self.bytes_uploaded.load(Relaxed),
+        }
+    }
+}
+
+impl Observer for Watch {
     fn observe(&self, event: Event) {
         match event {
-            Event::UploadProgress { .. } => self.sent.fetch_add(1, Relaxed),
-            Event::UploadSkipped { .. } => self.kept.fetch_add(1, Relaxed),
-            _ => 0,
-        };
+            Event::PlanStarted {} => self.phase.store(1, Relaxed),
+            Event::PlanDiff { .. } => self.phase.store(2, Relaxed),
+            Event::CommitPhase { .. } => self.phase.store(3, Relaxed),
+            Event::UploadProgress { .. } => drop(self.files_uploaded.fetch_add(1, Relaxed)),
+            Event::UploadSkipped { .. } => drop(self.files_unchanged.fetch_add(1, Relaxed)),
+            _ => {}
+        }
+    }
+
+    fn sent(&self, count: u64) {
+        self.bytes_uploaded.fetch_add(count, Relaxed);
     }
 }
 
@@ -79,30 +97,31 @@ fn invalid(error: impl std::fmt::Display) -> Problem {
     Problem::new(Code::InvalidEnvironment, error.to_string())
 }
 
+/// Which gateway the environment names, and where wallet and keys are. Blocking: reads files. `state` is the
+/// daemon's directory.
+pub(crate) fn settings(state: &Path) -> Result<Settings, Problem> {
+    account::settings(&state.join("run402")).map_err(invalid)
+}
+
 impl Target {
-    /// Blocking: reads files. `state` is the daemon's.
-    pub(crate) fn open(state: &Path) -> Result<Self, Problem> {
-        let folder = state.join("run402");
-        let settings = account::settings(&folder).map_err(invalid)?;
-        let local: Base = LOCAL.parse().map_err(invalid)?;
-        let base = match settings.deploy_base() {
-            Some(base) => base.clone(),
-            None => {
-                account::require_trusted(&local).map_err(|error| refused(&error))?;
-                local
-            }
+    /// Blocking: reads files. `embedded` is where the embedded gateway is, when none is named.
+    pub(crate) fn open(state: &Path, settings: Settings, embedded: Option<&Base>) -> Result<Self, Problem> {
+        let base = settings.deploy_base().or(embedded).cloned();
+        let base = base.ok_or_else(|| invalid("no gateway is named"))?;
+        let name = match embedded {
+            // Its address may change, what it has does not.
+            Some(_) => "embedded".to_owned(),
+            None => Digest::of(base.as_str().as_bytes()).to_string()[..16].to_owned(),
         };
         let account = Account::open(&settings.with_default(&base)).map_err(|error| refused(&error))?;
         for warning in &account.warnings {
             tracing::warn!(warning, "the gateway's settings");
         }
-        Ok(Self { account, folder })
+        Ok(Self { account, links: state.join("run402/links").join(name) })
     }
 
     fn link(&self, project: ProjectId) -> PathBuf {
-        // What belongs together at one gateway means nothing at another.
-        let gateway = Digest::of(self.account.client.base().as_bytes()).to_string();
-        self.folder.join("links").join(&gateway[..16]).join(project.to_string())
+        self.links.join(project.to_string())
     }
 
     /// The project at the gateway that belongs to this one, when there is one.
@@ -137,19 +156,15 @@ impl Target {
         Ok(made)
     }
 
-    pub(crate) async fn deploy(&self, project: &str, wanted: Wanted) -> Result<Done, Problem> {
+    pub(crate) async fn deploy(&self, project: &str, wanted: Wanted, watch: &Watch) -> Result<Released, Problem> {
         let failed = |error: Error| refused(&error);
         let manifest = Manifest::from_json(wanted.manifest, Some(project)).map_err(failed)?;
         let root = wanted.root.as_deref().map(Root::open).transpose().map_err(failed)?;
         let codes: std::collections::BTreeSet<String> = wanted.allow_warnings.into_iter().collect();
         let allow_warnings = if codes.is_empty() { AllowWarnings::Nothing } else { AllowWarnings::Codes(codes) };
         let options = Options { allow_warnings, idempotency_key: wanted.idempotency_key, ..Options::default() };
-        let (counter, progress) = (Counter::default(), Arc::new(Progress::default()));
-        let released =
-            Deploy::new(manifest.spec, root).apply(&self.account.client, &options, &progress, &counter).await;
-        let released = released.map_err(failed)?;
-        let (sent, kept) = (counter.sent.into_inner(), counter.kept.into_inner());
-        Ok(Done { released, sent, total: sent + kept })
+        let deploy = Deploy::new(manifest.spec, root);
+        deploy.apply(&self.account.client, &options, &watch.hashing, watch).await.map_err(failed)
     }
 
     pub(crate) async fn list(&self, project: &str) -> Result<Vec<Value>, Problem> {

@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod deploys;
 mod doctor;
+mod gateway;
 mod host_ids;
 mod http;
 mod index;

@@ -10,6 +10,7 @@ mod runs;
 mod tokens;
 
 use crate::config::Config;
+use crate::gateway::EmbeddedGateway;
 use crate::host_ids::Slots;
 use crate::index::{Index, IndexError};
 use crate::keepers::{Keepers, KeepersError};
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use deploys::{Release, check_build};
 pub(crate) use projects::Created;
 pub(crate) use runs::{Key, ListRuns, Started};
 
@@ -80,6 +82,7 @@ pub(crate) struct Service {
     pub(crate) slots: Option<Mutex<Slots>>,
     /// What preview URLs begin with.
     pub(crate) base_url: String,
+    pub(crate) gateway: EmbeddedGateway,
     pub(crate) draining: AtomicBool,
     /// Held while a project is made or deleted, so that names and folders are given once.
     pub(crate) changing: tokio::sync::Mutex<()>,

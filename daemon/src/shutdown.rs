@@ -1,6 +1,7 @@
 //! The life of the daemon: start, wait for a signal or for nothing to do, drain, end.
 
 use crate::config::Config;
+use crate::gateway::EmbeddedGateway;
 use crate::host_ids::Slots;
 use crate::http;
 use crate::index::Index;
@@ -118,6 +119,7 @@ fn build(
         tasks,
         state: state.path().to_owned(),
         slots: doctor::has_own_ids().then(|| Mutex::new(Slots::new(seed))),
+        gateway: EmbeddedGateway::default(),
         draining: AtomicBool::new(false),
         changing: tokio::sync::Mutex::new(()),
         config: config.clone(),

@@ -241,6 +241,13 @@ fn framing(status: u16, headers: &[(String, String)]) -> Framing {
     }
 }
 
+/// GET of a path of a site.
+#[track_caller]
+pub fn fetch(url: &str, path: &str) -> Reply {
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    Client { address: address.to_owned(), token: None }.get(path)
+}
+
 impl Client {
     /// The same daemon, another token or none.
     pub fn with_token(&self, token: Option<&str>) -> Self {

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod daemon;
 pub mod events;
 pub mod features;
+pub mod gateway;
 pub mod host;
 pub mod http;
 pub mod postgres;

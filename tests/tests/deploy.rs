@@ -1,16 +1,17 @@
 //! From a folder to a URL: `sandboxctl up` and `sandboxctl deploy`, with nothing set up beforehand.
 
 use sandbox_tests::cli::{Person, assert_status, text};
-use sandbox_tests::http::{Client, Reply};
+use sandbox_tests::gateway::Gateway;
+use sandbox_tests::http::{Client, fetch};
 use sandbox_tests::postgres::Postgres;
-use sandbox_tests::{Daemon, host, programs, require};
+use sandbox_tests::{host, programs, require};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// A folder with these files.
@@ -39,11 +40,6 @@ fn refused(person: &Person, folder: &Path) -> String {
     text(&output.stderr)
 }
 
-fn get(url: &str, path: &str) -> Reply {
-    let address = url.trim_start_matches("http://").trim_end_matches('/');
-    Client { address: address.to_owned(), token: None }.get(path)
-}
-
 fn url(released: &Value) -> &str {
     released["url"].as_str().expect("a URL")
 }
@@ -58,11 +54,11 @@ fn the_example_is_built_deployed_and_shown_on_a_fresh_machine() {
     assert_status(&output, 0);
     let url = text(&output.stdout).trim().to_owned();
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
-    let page = get(&url, "/");
+    let page = fetch(&url, "/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let html = page.text();
     let script = html.split('"').find(|word| word.ends_with(".js")).expect("a script").to_owned();
-    let script = get(&url, &format!("/{}", script.trim_start_matches("./").trim_start_matches('/')));
+    let script = fetch(&url, &format!("/{}", script.trim_start_matches("./").trim_start_matches('/')));
     assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
     show_in_a_browser(&url, &person);
     // Nothing changed: nothing is sent. One file: only that file. A file less: it is gone.
@@ -74,10 +70,10 @@ fn the_example_is_built_deployed_and_shown_on_a_fresh_machine() {
     assert_eq!(again("unchanged")["files_uploaded"], 0);
     fs::write(folder.join("dist/robots.txt"), "User-agent: *\n").expect("the folder is ours");
     assert_eq!(again("one more")["files_uploaded"], 1);
-    assert_eq!(get(&url, "/robots.txt").text(), "User-agent: *\n");
+    assert_eq!(fetch(&url, "/robots.txt").text(), "User-agent: *\n");
     fs::remove_file(folder.join("dist/robots.txt")).expect("it was there");
     assert_eq!(again("one less")["files_uploaded"], 0);
-    assert_eq!(get(&url, "/robots.txt").status, 404);
+    assert_eq!(fetch(&url, "/robots.txt").status, 404);
 }
 
 /// What the page draws is there, and a picture of it is kept with the test's output.
@@ -122,17 +118,17 @@ fn a_folder_without_a_build_is_a_site_as_it_is() {
     let folder =
         site(&person, &[("index.html", "<h1>one</h1>"), (".env", "SECRET=1"), ("a/.npmrc", "token"), ("a/b.txt", "b")]);
     let released = up(&person, &folder);
-    assert_eq!(get(url(&released), "/").text(), "<h1>one</h1>");
-    assert_eq!(get(url(&released), "/a/b.txt").text(), "b");
-    assert_eq!((get(url(&released), "/.env").status, get(url(&released), "/a/.npmrc").status), (404, 404));
+    assert_eq!(fetch(url(&released), "/").text(), "<h1>one</h1>");
+    assert_eq!(fetch(url(&released), "/a/b.txt").text(), "b");
+    assert_eq!((fetch(url(&released), "/.env").status, fetch(url(&released), "/a/.npmrc").status), (404, 404));
     // The same folder is the same project; another folder is another.
     fs::write(folder.join("index.html"), "<h1>two</h1>").expect("the folder is ours");
     let second = up(&person, &folder);
-    assert_eq!((url(&second), get(url(&second), "/").text().as_str()), (url(&released), "<h1>two</h1>"));
+    assert_eq!((url(&second), fetch(url(&second), "/").text().as_str()), (url(&released), "<h1>two</h1>"));
     let other = person.folder("other");
     fs::write(other.join("index.html"), "other").expect("the folder is ours");
     assert_ne!(url(&up(&person, &other)), url(&released));
-    assert_eq!(get(url(&released), "/").text(), "<h1>two</h1>");
+    assert_eq!(fetch(url(&released), "/").text(), "<h1>two</h1>");
 }
 
 #[test]
@@ -150,7 +146,7 @@ fn a_build_that_fails_deploys_nothing() {
     assert_eq!((problem["code"].as_str(), problem["details"]["exit_code"].as_i64()), (Some("build_failed"), Some(3)));
     fs::write(folder.join("sandbox.toml"), "build = \"echo new > dist/index.html\"\noutput = \"dist\"\n")
         .expect("ours");
-    assert_eq!(get(url(&up(&person, &folder)), "/").text(), "new\n");
+    assert_eq!(fetch(url(&up(&person, &folder)), "/").text(), "new\n");
     fs::write(folder.join("sandbox.toml"), "biuld = \"x\"\n").expect("ours");
     let said = refused(&person, &folder);
     assert!(said.contains("sandbox.toml") && said.contains("biuld"), "{said}");
@@ -223,41 +219,118 @@ fn hostile_output_is_refused_by_name_or_deployed_as_it_is() {
     let sparse = fs::File::create(dist.join("sparse.bin")).expect("a file");
     sparse.set_len(64 << 20).expect("a sparse file");
     let released = up(&person, &folder);
-    assert_eq!(get(url(&released), "/new%0Aline").text(), "newline");
-    assert_eq!(get(url(&released), "/same.html").text(), "home");
-    assert_eq!(get(url(&released), &format!("/{long}/{long}/x")).text(), "deep");
-    assert_eq!((get(url(&released), "/fifo").status, get(url(&released), "/socket").status), (404, 404));
+    assert_eq!(fetch(url(&released), "/new%0Aline").text(), "newline");
+    assert_eq!(fetch(url(&released), "/same.html").text(), "home");
+    assert_eq!(fetch(url(&released), &format!("/{long}/{long}/x")).text(), "deep");
+    assert_eq!((fetch(url(&released), "/fifo").status, fetch(url(&released), "/socket").status), (404, 404));
 }
 
-const FREE_PORT: &str = "127.0.0.1:0";
-
-/// A gateway that dies at a point.
-struct Gateway {
-    child: Child,
-    base: String,
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        // Already gone is as good as killed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A hundred thousand names of one content, and a file that is larger than memory and mostly hole.
+#[test]
+fn output_without_measure_is_deployed_without_measure_of_time_or_memory() {
+    let person = Person::alone();
+    let folder = site(&person, &[("many/0", "the same")]);
+    for number in 1..100_000 {
+        if number % 1000 == 0 {
+            fs::create_dir(folder.join(format!("many/{number}"))).expect("ours");
+        }
+        let thousand = number / 1000 * 1000;
+        let parent = if thousand == 0 { "many".to_owned() } else { format!("many/{thousand}") };
+        let name = folder.join(parent).join(format!("file-{number}"));
+        fs::hard_link(folder.join("many/0"), &name).or_else(|_| fs::write(&name, "the same")).expect("ours");
     }
+    let huge = fs::File::create(folder.join("huge.bin")).expect("ours");
+    huge.set_len(5 << 30).expect("a sparse file");
+    std::os::unix::fs::FileExt::write_all_at(&huge, b"the end", (5 << 30) - 7).expect("ours");
+    let state = person.folder("gateway");
+    let gateway = Gateway::start(&person, &state);
+    let deploy = || {
+        let mut command = person.command(&["deploy", "site", "--json", &folder.to_string_lossy()]);
+        command.env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", person.folder("config"));
+        // A file takes the answer whole while nobody reads.
+        let answer = person.folder("config").join("answer.json");
+        command.stdout(fs::File::create(&answer).expect("ours")).stderr(Stdio::null());
+        let mut child = command.spawn().expect("sandboxctl starts");
+        let (pid, mut peak) = (child.id(), 0);
+        let status = loop {
+            peak = peak.max(host::status_kib(pid, "VmHWM").unwrap_or_default());
+            match child.try_wait().expect("it is our child") {
+                Some(status) => break status,
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        };
+        let said = fs::read(&answer).expect("ours");
+        assert!(status.success(), "{}", text(&said));
+        let released: Value = serde_json::from_slice(&said).expect("JSON");
+        (released, peak)
+    };
+    let (released, peak) = deploy();
+    assert_eq!(released["files_uploaded"], 2, "{released:.300}");
+    assert_eq!(released["diff"]["site"]["totals"]["added"], 100_001);
+    assert!(peak < 256 << 10, "{peak} KiB");
+    let peak = host::status_kib(gateway.child.id(), "VmHWM").expect("it runs");
+    assert!(peak < 512 << 10, "{peak} KiB");
+    let client =
+        Client { address: url(&released).trim_start_matches("http://").trim_end_matches('/').to_owned(), token: None };
+    assert_eq!(fetch(url(&released), "/many/99000/file-99999").text(), "the same");
+    let range = [("Range", "bytes=-9")];
+    assert_eq!(client.send("GET", "/huge.bin", &range, &[]).body, b"\0\0the end");
+    // Its holes are holes in the store too.
+    let du = Command::new("du").args(["-sk"]).arg(state.join("content")).output().expect("du starts");
+    let kib: u64 = text(&du.stdout).split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number");
+    assert!(kib < 100 << 10, "{kib} KiB");
+    let (again, _) = deploy();
+    assert_eq!((&again["files_uploaded"], &again["release_id"]), (&json!(0), &again["release_id"]));
 }
 
-fn gateway(person: &Person, state: &Path, address: &str, fault: Option<&str>) -> Gateway {
-    let mut command = person.command(&["gateway", "--listen", address, "--state", &state.to_string_lossy()]);
-    command.env("RUN402_GATEWAY_FAULT", fault.unwrap_or_default()).env_remove("SANDBOXD_STATE");
-    listening(command)
-}
-
-/// Waits for the line that says where it listens.
-fn listening(mut command: Command) -> Gateway {
-    let mut child = command.stderr(Stdio::null()).stdout(Stdio::piped()).spawn().expect("sandboxctl starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
-    let base = line.trim().strip_prefix("listening on ").expect("it listens").to_owned();
-    Gateway { child, base }
+/// While a deploy walks, a directory is one moment a directory and the next a link to somebody else's.
+#[test]
+fn a_directory_that_is_swapped_during_the_walk_leads_nowhere() {
+    let person = Person::alone();
+    let folder = site(&person, &[("index.html", "home"), ("swapped/secret.txt", "inside")]);
+    for number in 0..300 {
+        let name = folder.join(format!("a{number}/b/c"));
+        fs::create_dir_all(&name).expect("ours");
+        fs::write(name.join("file"), "filler").expect("ours");
+    }
+    let outside = person.folder("outside");
+    fs::write(outside.join("secret.txt"), "outside").expect("ours");
+    let other = person.home().join("other");
+    symlink(&outside, &other).expect("a link");
+    let state = person.folder("gateway");
+    let gateway = Gateway::start(&person, &state);
+    let stop = AtomicBool::new(false);
+    let (mut deployed, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                let here = nix::fcntl::AT_FDCWD;
+                nix::fcntl::renameat2(here, &folder.join("swapped"), here, &other, flags).expect("both are there");
+                std::thread::sleep(Duration::from_micros(300));
+            }
+        });
+        for _ in 0..20 {
+            let mut command = person.command(&["deploy", "site", "--json", &folder.to_string_lossy()]);
+            command.env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", person.folder("config"));
+            let output = command.output().expect("sandboxctl starts");
+            match output.status.code() {
+                Some(0) => deployed += 1,
+                Some(1) => {
+                    let said = text(&output.stderr) + &text(&output.stdout);
+                    assert!(said.contains("swapped"), "{said}");
+                    refused += 1;
+                }
+                other => panic!("{other:?}: {}", text(&output.stderr)),
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(deployed + refused, 20);
+    let contents = fs::read_dir(state.join("content")).expect("the store").flatten();
+    for content in contents.flat_map(|folder| fs::read_dir(folder.path()).expect("a folder").flatten()) {
+        assert_ne!(fs::read(content.path()).expect("ours"), b"outside");
+    }
 }
 
 #[test]
@@ -273,15 +346,15 @@ fn a_gateway_that_dies_at_any_step_leaves_the_old_or_the_new_release() {
         ["plan-stored", "part-written", "content-assembled", "content-promoted", "commit-recorded", "activated"];
     // It starts again where it was: another address would be another gateway.
     let address = {
-        let healthy = gateway(&person, &state, FREE_PORT, None);
+        let healthy = Gateway::start(&person, &state);
         assert_status(&deploy(&healthy.base), 0);
-        healthy.base.trim_start_matches("http://").to_owned()
+        healthy.address().to_owned()
     };
     for (index, point) in points.iter().enumerate() {
         let (old, new) = (fs::read_to_string(folder.join("index.html")).expect("ours"), format!("version {index}"));
         fs::write(folder.join("index.html"), &new).expect("ours");
         {
-            let mut faulty = gateway(&person, &state, &address, Some(point));
+            let mut faulty = Gateway::start_at(&person, &state, &address, Some(point));
             let output = deploy(&faulty.base);
             assert_eq!(output.status.code(), Some(1), "{point}: {}", text(&output.stderr));
             assert!(
@@ -292,7 +365,7 @@ fn a_gateway_that_dies_at_any_step_leaves_the_old_or_the_new_release() {
                 "{point}"
             );
         }
-        let healthy = gateway(&person, &state, &address, None);
+        let healthy = Gateway::start_at(&person, &state, &address, None);
         let live = served(&person, &healthy.base, &config);
         assert!(live == old || live == new, "{point}: {live}");
         if matches!(*point, "commit-recorded" | "activated") {
@@ -317,7 +390,7 @@ fn the_guestbook_has_a_site_a_function_and_a_table() {
     let state = person.folder("gateway");
     let mut command = person.command(&["gateway", "--listen", "127.0.0.1:0", "--state", &state.to_string_lossy()]);
     command.env("RUN402_DATABASE_URL", postgres.url());
-    let gateway = listening(command);
+    let gateway = Gateway::spawn(command);
     let deploy = || {
         let mut command = person.command(&["up", "--json", &folder.to_string_lossy()]);
         command.env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", person.folder("config"));
@@ -326,8 +399,8 @@ fn the_guestbook_has_a_site_a_function_and_a_table() {
         serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
     };
     let released = deploy();
-    assert!(get(url(&released), "/").text().contains("<h1>Guestbook</h1>"));
-    assert_eq!(get(url(&released), "/api/entries").json(), json!([]));
+    assert!(fetch(url(&released), "/").text().contains("<h1>Guestbook</h1>"));
+    assert_eq!(fetch(url(&released), "/api/entries").json(), json!([]));
     let client =
         Client { address: url(&released).trim_start_matches("http://").trim_end_matches('/').to_owned(), token: None };
     let signed = client.post("/api/entries", &json!({"name": "Ada'; DROP TABLE entries; --", "message": "<b>hi</b>"}));
@@ -349,60 +422,6 @@ fn the_guestbook_has_a_site_a_function_and_a_table() {
     assert_eq!(problem["details"]["gateway"]["code"], "MIGRATION_CHECKSUM_MISMATCH");
 }
 
-#[test]
-fn a_workspace_is_built_and_deployed_over_http() {
-    let person = Person::alone();
-    let state = person.folder("gateway");
-    let gateway = gateway(&person, &state, FREE_PORT, None);
-    let config = person.folder("config").to_string_lossy().into_owned();
-    let daemon = Daemon::options().env("RUN402_API_BASE", &gateway.base).env("RUN402_CONFIG_DIR", &config).start();
-    let project = daemon.project();
-    assert_eq!(daemon.client.get(&project.path("/deploys")).ok(), json!({"deploys": []}));
-    let build = "mkdir -p dist && echo '<h1>built</h1>' > dist/index.html && echo done";
-    let body = json!({"build": {"command": build}, "site": {"dir": "dist"}});
-    let reply = daemon.client.post(&project.path("/deploys"), &body);
-    assert_eq!(reply.status, 201, "{}", reply.text());
-    let deployed = reply.json();
-    assert_eq!((&deployed["files_uploaded"], &deployed["files_total"]), (&json!(1), &json!(1)));
-    assert_eq!(deployed["build"]["stdout"], "done\n");
-    assert_eq!(get(url(&deployed), "/").text(), "<h1>built</h1>\n");
-    // The same again sends nothing; a build that fails and output that leads out change nothing.
-    assert_eq!(daemon.client.post(&project.path("/deploys"), &body).ok()["files_uploaded"], 0);
-    let failed = json!({"build": {"command": "echo broken; exit 9"}, "site": {"dir": "dist"}});
-    let problem = daemon.client.post(&project.path("/deploys"), &failed).refused(422, "build_failed");
-    assert_eq!(
-        (&problem["details"]["run"]["stdout"], &problem["details"]["run"]["exit_code"]),
-        (&json!("broken\n"), &json!(9))
-    );
-    project.ok("ln -s /etc out; ln -s /etc/passwd dist/link");
-    for dir in ["out", "dist", "../..", "/etc"] {
-        let reply = daemon.client.post(&project.path("/deploys"), &json!({"site": {"dir": dir}}));
-        let problem = reply.refused(502, "deploy_failed");
-        assert_eq!(problem["details"]["gateway"]["kind"], "local_error", "{dir}: {problem}");
-    }
-    assert_eq!(get(url(&deployed), "/").text(), "<h1>built</h1>\n");
-    let listed = daemon.client.get(&project.path("/deploys")).ok();
-    assert_eq!(listed["deploys"].as_array().map(Vec::len), Some(2));
-    // Files that come with the request.
-    let files = json!({"files": {"index.html": "sent", "a/b.bin": "__b64__AP8="}});
-    let sent = daemon.client.post(&project.path("/deploy"), &files).ok();
-    assert_eq!(
-        (&sent["status"], &sent["files_total"], &sent["url"]),
-        (&json!("ready"), &json!(2), &sent["netlify_url"])
-    );
-    assert_eq!((get(url(&sent), "/").text(), get(url(&sent), "/a/b.bin").body), ("sent".to_owned(), vec![0, 255]));
-    let wrong = json!({"files": {"index.html": "__b64__?"}});
-    daemon.client.post(&project.path("/deploy"), &wrong).refused(400, "invalid_request");
-    // A caller needs the scope; a gateway that is gone is said to be.
-    let token = daemon.client.post("/tokens", &json!({"name": "runner", "scopes": ["run"]})).ok();
-    let runner = daemon.client.with_token(token["token"].as_str());
-    runner.post(&project.path("/deploys"), &body).refused(403, "forbidden");
-    drop(gateway);
-    let problem = daemon.client.post(&project.path("/deploy"), &files).refused(502, "deploy_failed");
-    assert!(problem["next_actions"].to_string().contains("sandboxctl gateway"), "{problem}");
-    assert_eq!(problem["retryable"], true);
-}
-
 /// The first page of the only project.
 fn served(person: &Person, base: &str, config: &Path) -> String {
     let keys = fs::read_to_string(config.join("credentials/project-keys.v1.json")).expect("keys");
@@ -410,11 +429,11 @@ fn served(person: &Person, base: &str, config: &Path) -> String {
     let project = keys["projects"].as_object().expect("projects").keys().next().expect("a project").clone();
     // It answers once what was interrupted has been carried on.
     assert!(
-        host::eventually(Duration::from_secs(10), || get(base, "/health").status == 200),
+        host::eventually(Duration::from_secs(10), || fetch(base, "/health").status == 200),
         "{}",
         person.home().display()
     );
-    get(base, &format!("/sites/{project}/")).text()
+    fetch(base, &format!("/sites/{project}/")).text()
 }
 
 /// Every content has the name of its bytes.
@@ -460,7 +479,7 @@ fn parts_of_a_release_are_deployed_listed_and_compared() {
     assert!(child.wait().expect("it ends").success());
     assert_eq!(run(&["secret", "list"])[0]["key"], "API_KEY");
     let released = run(&["release", &path]);
-    assert_eq!(get(url(&released), "/more.txt").text(), "one");
+    assert_eq!(fetch(url(&released), "/more.txt").text(), "one");
     assert_eq!(run(&["list"])["operations"].as_array().map(Vec::len), Some(3));
     let difference = run(&["diff"]);
     assert_eq!(difference["site"]["totals"]["added"], 2);

@@ -9,6 +9,7 @@ use crate::state::StateDir;
 use run402_gateway::slices::Database;
 use run402_gateway::{Config, FunctionRunner, Gateway, Tables};
 use sandbox_wire::{Code, Problem};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,50 +23,115 @@ pub(crate) async fn gateway(globals: &Globals, args: GatewayArgs) -> Result<u8, 
     if args.stop {
         return stop(globals).await;
     }
+    if args.embedded {
+        return embedded(globals, &args).await;
+    }
     if !args.listen.ip().is_loopback() {
         let problem = Problem::new(Code::InvalidRequest, format!("{} can be reached from elsewhere", args.listen));
         return Err(problem.next("the gateway serves this computer only: listen on 127.0.0.1 or [::1]").into());
     }
-    // The lines of the log go where its caller put standard error; `RUST_LOG` chooses them.
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let directory = directory(globals)?;
-    let failed =
-        |what: String| move |error: std::io::Error| Failure::new(Code::Unavailable, format!("{what}: {error}"));
-    // `--state` is the gateway's; functions run by the daemon that everything else uses.
-    let daemon = Globals { state: std::env::var_os("SANDBOXD_STATE").map(PathBuf::from), ..globals.clone() };
-    let functions: Arc<dyn FunctionRunner> = Arc::new(SandboxedFunctions::new(daemon));
-    let database: Option<Arc<dyn Database>> = match &args.database_url {
-        Some(url) => {
-            let tables = Tables::connect(&url.0).await;
-            Some(Arc::new(tables.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?))
-        }
-        None => None,
-    };
-    let opened = Gateway::open(Config { functions: Some(functions), database, ..Config::new(&directory) });
-    let gateway = opened.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
-    let listener = TcpListener::bind(args.listen).await.map_err(failed(format!("cannot listen on {}", args.listen)))?;
-    let address = listener.local_addr().map_err(failed("cannot tell where the gateway listens".to_owned()))?;
-    gateway::announce(&directory, address).map_err(failed(format!("cannot write to {}", directory.display())))?;
-    crate::render::text(&format!("listening on http://{address}\n"));
-    let shutdown = CancellationToken::new();
+    let serving = Serving::open(globals, &args, &directory(globals)?, &[args.listen]).await?;
     let mut interrupts = Interrupts::listen();
-    let stop = shutdown.clone();
-    let running = run402_gateway::run(listener, gateway, shutdown);
-    tokio::pin!(running);
-    let served = tokio::select! {
-        served = &mut running => served,
-        _ = interrupts.next() => {
-            stop.cancel();
-            // A second signal ends it at once; what was acknowledged is on the disk.
-            tokio::select! {
-                served = &mut running => served,
-                signal = interrupts.next() => return Ok(signal.exit_code()),
-            }
-        }
+    let interrupted = async move {
+        interrupts.next().await;
     };
-    served.map_err(failed("the gateway cannot go on".to_owned()))?;
-    Ok(0)
+    serving.until(interrupted).await
+}
+
+/// The gateway of a daemon: it serves as long as the daemon holds the other end of standard input.
+async fn embedded(globals: &Globals, args: &GatewayArgs) -> Result<u8, Failure> {
+    let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
+    let claim = gateway::claim(&state)?;
+    if let Some(running) = gateway::running(claim.directory()) {
+        crate::render::text(&format!("found on http://{}\n", running.address));
+        return Ok(0);
+    }
+    let globals = Globals { state: Some(state.path().to_owned()), ..globals.clone() };
+    let serving = Serving::open(&globals, args, claim.directory(), &[args.listen, gateway::FREE_PORT]).await?;
+    drop(claim);
+    serving.until(end_of_input()).await
+}
+
+/// Asked for on a thread of its own, which nobody waits for: a read cannot be given up.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // An error is an end too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let mut interrupts = Interrupts::listen();
+    tokio::select! {
+        _ = end => {}
+        _ = interrupts.next() => {}
+    }
+}
+
+/// A gateway that listens and has said so.
+struct Serving {
+    listener: TcpListener,
+    gateway: Gateway,
+}
+
+fn failed(what: String) -> impl FnOnce(std::io::Error) -> Failure {
+    move |error| Failure::new(Code::Unavailable, format!("{what}: {error}"))
+}
+
+impl Serving {
+    /// On the first of the addresses that is free.
+    async fn open(
+        globals: &Globals,
+        args: &GatewayArgs,
+        directory: &Path,
+        addresses: &[SocketAddr],
+    ) -> Result<Self, Failure> {
+        // The lines of the log go where its caller put standard error; `RUST_LOG` chooses them.
+        let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+        // `--state` is the gateway's; functions run by the daemon that everything else uses.
+        let state = match args.embedded {
+            true => globals.state.clone(),
+            false => std::env::var_os("SANDBOXD_STATE").map(PathBuf::from),
+        };
+        let functions: Arc<dyn FunctionRunner> =
+            Arc::new(SandboxedFunctions::new(Globals { state, ..globals.clone() }));
+        let database: Option<Arc<dyn Database>> = match &args.database_url {
+            Some(url) => {
+                let tables = Tables::connect(&url.0).await;
+                Some(Arc::new(tables.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?))
+            }
+            None => None,
+        };
+        let opened = Gateway::open(Config { functions: Some(functions), database, ..Config::new(directory) });
+        let gateway = opened.map_err(|error| Failure::new(Code::Unavailable, error.to_string()))?;
+        let shown = addresses.first().map(ToString::to_string).unwrap_or_default();
+        let listener = TcpListener::bind(addresses).await.map_err(failed(format!("cannot listen on {shown}")))?;
+        let address = listener.local_addr().map_err(failed("cannot tell where the gateway listens".to_owned()))?;
+        gateway::announce(directory, address).map_err(failed(format!("cannot write to {}", directory.display())))?;
+        crate::render::text(&format!("listening on http://{address}\n"));
+        Ok(Self { listener, gateway })
+    }
+
+    async fn until(self, told: impl Future<Output = ()>) -> Result<u8, Failure> {
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        let running = run402_gateway::run(self.listener, self.gateway, shutdown);
+        tokio::pin!(running);
+        let served = tokio::select! {
+            served = &mut running => served,
+            () = told => {
+                stop.cancel();
+                let mut interrupts = Interrupts::listen();
+                // A second signal ends it at once; what was acknowledged is on the disk.
+                tokio::select! {
+                    served = &mut running => served,
+                    signal = interrupts.next() => return Ok(signal.exit_code()),
+                }
+            }
+        };
+        served.map_err(failed("the gateway cannot go on".to_owned()))?;
+        Ok(0)
+    }
 }
 
 /// `--state`, or the embedded gateway's.

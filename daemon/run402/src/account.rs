@@ -9,9 +9,8 @@ use crate::client::{Client, Identity};
 use crate::environment::{Base, Environment, EnvironmentError, Settings};
 use crate::error::Error;
 use crate::keys::KeyCache;
-use crate::listener;
 use crate::wallet::{self, Wallet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,22 +31,6 @@ pub fn settings(own: &Path) -> Result<Settings, EnvironmentError> {
 pub fn is_local(base: &Base) -> bool {
     let ip = base.host().trim_matches(['[', ']']).parse::<IpAddr>();
     base.host() == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
-}
-
-/// Refuses a gateway that nobody has named and that is not of root's or of this user's: whoever else
-/// listens there would be shown keys and signatures.
-pub fn require_trusted(base: &Base) -> Result<(), Error> {
-    let ip = base.host().trim_matches(['[', ']']).parse::<IpAddr>().ok();
-    let address = ip.zip(base.url().port_or_known_default()).map(|(ip, port)| SocketAddr::new(ip, port));
-    match address.is_some_and(listener::is_trusted) {
-        true => Ok(()),
-        false => {
-            let mut error =
-                Error::local("NO_GATEWAY", format!("no gateway of this user's or of root's listens at {base}"));
-            error.retryable = true;
-            Err(error)
-        }
-    }
 }
 
 /// The wallet; made when it is missing and `may_make` says so.
@@ -131,16 +114,5 @@ mod tests {
         for other in ["https://api.example", "http://127.0.0.1.example:80", "http://10.0.0.1"] {
             assert!(!is_local(&base(other)), "{other}");
         }
-    }
-
-    #[test]
-    fn a_gateway_that_nobody_named_has_to_be_ours() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = base(&format!("http://{}", listener.local_addr().expect("an address")));
-        require_trusted(&address).expect("it is ours");
-        drop(listener);
-        let error = require_trusted(&address).expect_err("nobody listens");
-        assert_eq!((error.code.as_str(), error.is_retryable()), ("NO_GATEWAY", true));
-        require_trusted(&base("http://example.invalid")).expect_err("not on this computer");
     }
 }

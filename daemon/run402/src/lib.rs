@@ -9,7 +9,6 @@ pub mod deploy;
 pub mod environment;
 pub mod error;
 pub mod keys;
-pub mod listener;
 pub mod paying;
 pub mod payment;
 pub mod signin;

@@ -22,6 +22,7 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
+use futures::{Stream, StreamExt};
 use sandbox_keeper::api::KillCause;
 use sandbox_keeper::journal::{Item, Reader};
 use sandbox_wire::event::RunOutcome;
@@ -73,7 +74,7 @@ pub(crate) async fn resume(
     if let Some(seq) = after {
         tail.read(|reader| reader.seek_after_seq(seq)).map_err(unreadable)?;
     }
-    Ok(response(Events::new(tail, &service, &entry, at.run, framing, None)))
+    Ok(answer(framing, Events::new(tail, &service, &entry, at.run, framing, None).frames()))
 }
 
 /// The events of a run that has just been started for this caller.
@@ -83,7 +84,7 @@ pub(crate) fn live(
     run: RunId,
     framing: Framing,
     on_disconnect: OnDisconnect,
-) -> Result<Response, Failure> {
+) -> Result<Events, Failure> {
     let kill = (on_disconnect == OnDisconnect::Kill).then(|| KillOnDrop {
         service: Arc::clone(service),
         entry: Arc::clone(entry),
@@ -91,7 +92,7 @@ pub(crate) fn live(
         armed: true,
     });
     let tail = open(service, entry, &run)?;
-    Ok(response(Events::new(tail, service, entry, run, framing, kill)))
+    Ok(Events::new(tail, service, entry, run, framing, kill))
 }
 
 fn open(service: &Arc<Service>, entry: &Arc<Entry>, run: &RunId) -> Result<Tail, Failure> {
@@ -112,13 +113,10 @@ fn event_id(id: &HeaderValue) -> Result<u64, Problem> {
     seq.ok_or_else(|| Problem::new(Code::InvalidRequest, "Last-Event-ID must be the number of an event"))
 }
 
-fn response(events: Events) -> Response {
-    let media_type = HeaderValue::from_static(events.framing.media_type());
-    let frames = futures::stream::unfold(events, |mut events| async move {
-        let frame = events.next_frame().await?;
-        Some((Ok::<_, Infallible>(frame), events))
-    });
-    let mut response = Response::new(Body::from_stream(frames));
+/// An answer that is read as it comes to be.
+pub(crate) fn answer(framing: Framing, frames: impl Stream<Item = Bytes> + Send + 'static) -> Response {
+    let media_type = HeaderValue::from_static(framing.media_type());
+    let mut response = Response::new(Body::from_stream(frames.map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, media_type);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -185,16 +183,18 @@ fn fill(reader: &mut Reader, frames: &mut Frames, last_seq: &mut u64) -> io::Res
     Ok(Filled::More)
 }
 
-struct Events {
+pub(crate) struct Events {
     tail: Tail,
     service: Arc<Service>,
     entry: Arc<Entry>,
     run: RunId,
-    framing: Framing,
     frames: Frames,
     next_ping: Instant,
     last_seq: u64,
     over: bool,
+    /// What the last event is called.
+    last: &'static str,
+    outcome: Option<RunOutcome>,
     kill: Option<KillOnDrop>,
 }
 
@@ -212,17 +212,34 @@ impl Events {
             service: Arc::clone(service),
             entry: Arc::clone(entry),
             run,
-            framing,
             frames: Frames::new(framing),
             next_ping: Instant::now() + PING_EVERY,
             last_seq: 0,
             over: false,
+            last: "result",
+            outcome: None,
             kill,
         }
     }
 
+    /// With another name for the result, which is not the last event then.
+    pub(crate) fn ending_in(mut self, last: &'static str) -> Self {
+        self.last = last;
+        self
+    }
+
+    /// How the run ended, once its result was told; none when the stream broke off before.
+    pub(crate) fn into_outcome(self) -> Option<RunOutcome> {
+        self.outcome
+    }
+
+    /// To the end.
+    pub(crate) fn frames(self) -> impl Stream<Item = Bytes> + Send + 'static {
+        futures::stream::unfold(self, |mut events| async move { Some((events.next_frame().await?, events)) })
+    }
+
     /// Some events; none after the result.
-    async fn next_frame(&mut self) -> Option<Bytes> {
+    pub(crate) async fn next_frame(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
         }
@@ -260,7 +277,8 @@ impl Events {
     }
 
     fn finish(&mut self, seq: u64, outcome: RunOutcome) {
-        self.frames.result(seq, outcome);
+        self.outcome = Some(outcome.clone());
+        self.frames.ended(self.last, seq, outcome);
         self.over = true;
         if let Some(kill) = &mut self.kill {
             kill.armed = false;

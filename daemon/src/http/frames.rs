@@ -81,16 +81,22 @@ impl Frames {
         self.end();
     }
 
-    pub(crate) fn result(&mut self, seq: u64, outcome: RunOutcome) {
-        self.begin("result", Some(seq));
+    /// The end of a run: `result`, or what it is called where it is not the last event.
+    pub(crate) fn ended(&mut self, name: &str, seq: u64, outcome: RunOutcome) {
+        self.begin(name, Some(seq));
         self.object(&StreamResult { seq, result: outcome });
         self.end();
     }
 
     /// The stream cannot go on.
     pub(crate) fn problem(&mut self, problem: &Problem) {
-        self.begin("problem", None);
-        self.object(problem);
+        self.event("problem", problem);
+    }
+
+    /// An event that nobody goes on from.
+    pub(crate) fn event(&mut self, name: &str, value: &impl Serialize) {
+        self.begin(name, None);
+        self.object(value);
         self.end();
     }
 
@@ -169,7 +175,7 @@ mod tests {
         frames.chunk(2, Stream::Stderr, 7, b"\xff\0");
         frames.gap(3, 10, 0);
         frames.ping();
-        frames.result(4, outcome.clone());
+        frames.ended("result", 4, outcome.clone());
         let text = String::from_utf8(frames.take()).expect("JSON is UTF-8");
         let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
         let utf8 = Chunk { seq: 1, offset: 0, data: "a\n\"\u{1}é".to_owned(), encoding: Encoding::Utf8 };

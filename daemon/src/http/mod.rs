@@ -6,6 +6,7 @@
 mod accept;
 mod at;
 mod auth;
+mod deploy_stream;
 mod deploys;
 mod events;
 mod frames;

@@ -50,7 +50,8 @@ pub(crate) async fn run(
             let on_disconnect = prepared.on_disconnect;
             let run = service.start_run(&entry, prepared).await?.id;
             // From here on the stream is what the caller holds on to.
-            events::live(&service, &entry, run, framing, on_disconnect)
+            let events = events::live(&service, &entry, run, framing, on_disconnect)?;
+            Ok(events::answer(framing, events.frames()))
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Deploying what is in a workspace.
 
 use super::{Error, Service};
-use crate::deploys::{Done, Target, Wanted};
+use crate::deploys::{self, Target, Wanted, Watch};
 use crate::projects::Entry;
+use crate::runs::Prepared;
 use crate::tokens::Caller;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sandbox_wire::deploy::{BuildRequest, Deploy, DeployList, DeployRequest, FilesDeploy, FilesDeployed};
-use sandbox_wire::{Code, Encoding, Problem, RunRequest, RunResult, RunState, Scope};
+use sandbox_wire::{Code, Encoding, Problem, RunRequest, RunState, Scope};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,27 +26,33 @@ impl Service {
 
     async fn target(&self) -> Result<Target, Error> {
         let state = self.state.clone();
-        let opened = tokio::task::spawn_blocking(move || Target::open(&state)).await.map_err(Error::internal)?;
-        Ok(opened?)
+        let settings =
+            tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??;
+        let embedded = match settings.deploy_base() {
+            Some(_) => None,
+            None => Some(self.gateway.base(&self.state).await?),
+        };
+        let state = self.state.clone();
+        let open = move || Target::open(&state, settings, embedded.as_ref());
+        Ok(tokio::task::spawn_blocking(open).await.map_err(Error::internal)??)
     }
 
-    /// Builds when that is asked for, and deploys when the build has succeeded.
-    pub(crate) async fn deploy(
-        self: &Arc<Self>,
+    /// Checks all of a request that can be checked before its build has run.
+    pub(crate) fn prepare_deploy(
+        &self,
         caller: &Caller,
-        entry: &Arc<Entry>,
+        entry: &Entry,
         request: DeployRequest,
-    ) -> Result<Deploy, Error> {
-        let build = match request.build {
-            Some(build) => Some(self.build(caller, entry, build).await?),
-            None => None,
-        };
+    ) -> Result<(Option<Prepared>, Release), Problem> {
+        let build = request.build.map(|build| self.prepare_build(caller, entry, build)).transpose()?;
         let mut manifest = request.release;
-        if let Some(site) = request.site {
-            let replace = json!({"replace": {"__source": "local-dir", "path": site.dir}});
-            if manifest.insert("site".to_owned(), replace).is_some() {
-                let problem = Problem::new(Code::InvalidManifest, "site and release.site exclude each other");
-                return Err(problem.with("field", "site").into());
+        let site = request.site.map(|site| json!({"replace": {"__source": "local-dir", "path": site.dir}}));
+        let functions = (!request.functions.is_empty()).then(|| functions(request.functions));
+        for (name, slice) in [("site", site), ("functions", functions)] {
+            let Some(slice) = slice else { continue };
+            if manifest.insert(name.to_owned(), slice).is_some() {
+                let sentence = format!("{name} and release.{name} exclude each other");
+                return Err(Problem::new(Code::InvalidManifest, sentence).with("field", name));
             }
         }
         let wanted = Wanted {
@@ -54,43 +61,52 @@ impl Service {
             allow_warnings: request.allow_warnings,
             idempotency_key: request.idempotency_key,
         };
-        let (project, done) = self.make_live(entry, request.gateway_project, wanted).await?;
-        Ok(Deploy {
-            id: done.released.operation_id.clone(),
-            gateway_project: project,
-            release_id: done.released.release_id.clone(),
-            status: "ready".to_owned(),
-            url: done.released.url().unwrap_or_default().to_owned(),
-            urls: done.released.urls,
-            files_uploaded: done.sent,
-            files_total: done.total,
-            warnings: done.released.warnings,
-            build,
-        })
+        Ok((build, Release { wanted, gateway_project: request.gateway_project }))
     }
 
-    async fn make_live(
-        &self,
-        entry: &Entry,
-        named: Option<String>,
-        mut wanted: Wanted,
-    ) -> Result<(String, Done), Error> {
+    /// Builds when that is asked for, and deploys when the build has succeeded.
+    pub(crate) async fn deploy(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        build: Option<Prepared>,
+        release: Release,
+    ) -> Result<Deploy, Error> {
+        let mut built = None;
+        if let Some(prepared) = build {
+            let result = self.run(entry, prepared).await?;
+            let shown = serde_json::to_value(&result).map_err(Error::internal)?;
+            check_build(result.status, result.exit_code).map_err(|problem| problem.with("run", shown))?;
+            built = Some(result);
+        }
+        Ok(Deploy { build: built, ..self.release(entry, release, &Watch::default()).await? })
+    }
+
+    /// Makes a release live; `watch` is told how far it is.
+    pub(crate) async fn release(&self, entry: &Entry, release: Release, watch: &Watch) -> Result<Deploy, Error> {
+        let Release { mut wanted, gateway_project } = release;
         let target = self.target().await?;
         let name = entry.record().file.name.clone();
-        let project = target.project(entry.id, named, &name).await?;
+        let project = target.project(entry.id, gateway_project, &name).await?;
         if let Some(fields) = wanted.manifest.as_object_mut() {
             fields.insert("project".to_owned(), json!(project));
         }
-        let done = target.deploy(&project, wanted).await?;
-        Ok((project, done))
+        let released = target.deploy(&project, wanted, watch).await?;
+        let progress = watch.progress();
+        Ok(Deploy {
+            id: released.operation_id.clone(),
+            gateway_project: project,
+            release_id: released.release_id.clone(),
+            status: "ready".to_owned(),
+            url: released.url().unwrap_or_default().to_owned(),
+            urls: released.urls,
+            files_uploaded: progress.files_uploaded,
+            files_total: progress.files_uploaded + progress.files_unchanged,
+            warnings: released.warnings,
+            build: None,
+        })
     }
 
-    async fn build(
-        self: &Arc<Self>,
-        caller: &Caller,
-        entry: &Arc<Entry>,
-        build: BuildRequest,
-    ) -> Result<RunResult, Error> {
+    fn prepare_build(&self, caller: &Caller, entry: &Entry, build: BuildRequest) -> Result<Prepared, Problem> {
         caller.require(Scope::Run)?;
         let BuildRequest { command, cwd, timeout_ms, env, policy } = build;
         let request = RunRequest {
@@ -107,17 +123,7 @@ impl Service {
             on_disconnect: None,
             idempotency_key: None,
         };
-        let prepared = self.prepare(caller, entry, request)?;
-        let result = self.run(entry, prepared).await?;
-        if result.status == RunState::Exited && result.exit_code == Some(0) {
-            return Ok(result);
-        }
-        let how = match (result.status, result.exit_code) {
-            (RunState::Exited, Some(code)) => format!("ended with {code}"),
-            (status, _) => format!("ended as {}", json!(status).as_str().unwrap_or_default()),
-        };
-        let problem = Problem::new(Code::BuildFailed, format!("the build command {how}; nothing was deployed"));
-        Err(problem.with("run", serde_json::to_value(&result).map_err(Error::internal)?).into())
+        self.prepare(caller, entry, request)
     }
 
     pub(crate) async fn list_deploys(&self, entry: &Entry) -> Result<DeployList, Error> {
@@ -148,18 +154,48 @@ impl Service {
             allow_warnings: Vec::new(),
             idempotency_key: None,
         };
-        let (project, done) = self.make_live(entry, None, wanted).await?;
-        let url = done.released.url().unwrap_or_default().to_owned();
+        let release = Release { wanted, gateway_project: None };
+        let deploy = self.release(entry, release, &Watch::default()).await?;
         Ok(FilesDeployed {
-            deploy_id: done.released.operation_id,
-            site_id: project,
-            netlify_url: url.clone(),
-            url,
-            status: "ready".to_owned(),
-            files_uploaded: done.sent,
-            files_total: done.total,
+            deploy_id: deploy.id,
+            site_id: deploy.gateway_project,
+            netlify_url: deploy.url.clone(),
+            url: deploy.url,
+            status: deploy.status,
+            files_uploaded: deploy.files_uploaded,
+            files_total: deploy.files_total,
         })
     }
+}
+
+/// A release of a workspace, as far as this daemon checks it.
+#[derive(Debug)]
+pub(crate) struct Release {
+    wanted: Wanted,
+    gateway_project: Option<String>,
+}
+
+/// Only what a successful build has left is deployed.
+pub(crate) fn check_build(status: RunState, exit_code: Option<i32>) -> Result<(), Problem> {
+    let how = match (status, exit_code) {
+        (RunState::Exited, Some(0)) => return Ok(()),
+        (RunState::Exited, Some(code)) => format!("ended with {code}"),
+        (status, _) => format!("ended as {}", json!(status).as_str().unwrap_or_default()),
+    };
+    Err(Problem::new(Code::BuildFailed, format!("the build command {how}; nothing was deployed")))
+}
+
+/// The slice of a manifest. Names alone touch only the functions that they name.
+fn functions(given: Map<String, Value>) -> Value {
+    if given.keys().all(|name| name == "replace" || name == "patch") {
+        return Value::Object(given);
+    }
+    let function = |(name, function): (String, Value)| match function {
+        Value::String(path) => (name, json!({"source": {"path": path}})),
+        other => (name, other),
+    };
+    let set: Map<String, Value> = given.into_iter().map(function).collect();
+    json!({"patch": {"set": set}})
 }
 
 fn workspace(entry: &Entry) -> PathBuf {

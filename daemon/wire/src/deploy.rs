@@ -16,6 +16,11 @@ pub struct DeployRequest {
     /// A directory of the workspace becomes the site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<SiteRequest>,
+    /// Functions by their names: a file of the workspace, or a function of a deploy manifest. `replace` or `patch`
+    /// alone are those of a manifest.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schema(value_type = Object)]
+    pub functions: Map<String, Value>,
     /// Further slices, as in a deploy manifest of run402; file names are paths in the workspace.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     #[schema(value_type = Object)]
@@ -74,6 +79,28 @@ pub struct Deploy {
     /// The run of `build`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<RunResult>,
+}
+
+/// How far a deploy is: the event `progress` of its stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployProgress {
+    pub phase: DeployPhase,
+    /// Hashed so far.
+    pub files: u64,
+    pub bytes: u64,
+    pub files_uploaded: u64,
+    /// Those that the gateway has already.
+    pub files_unchanged: u64,
+    pub bytes_uploaded: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeployPhase {
+    Hashing,
+    Planning,
+    Uploading,
+    Committing,
 }
 
 /// Answer of `GET /projects/{id}/deploys`, the newest first.

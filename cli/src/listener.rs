@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Whether every socket that could answer at this loopback address belongs to root or to this user.
 /// False when nobody listens.
-pub fn is_trusted(address: SocketAddr) -> bool {
+pub(crate) fn is_trusted(address: SocketAddr) -> bool {
     let mut tables = String::new();
     for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
         tables.push_str(&fs::read_to_string(path).unwrap_or_default());
