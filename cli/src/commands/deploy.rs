@@ -46,8 +46,8 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
                 deps: Vec::new(),
                 schedule: schedule.map(Some),
             };
-            let target = Target::open(globals)?;
-            let project = target.project(into.project.as_deref())?;
+            let mut target = Target::open(globals)?;
+            let project = target.project(into.project.as_deref()).await?;
             let options = options(&into);
             let deployed = functions::deploy(&target.account.client, &project, function, &options, &Silent).await?;
             show_function(&deployed, globals.json);
@@ -56,8 +56,8 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
         DeployCommand::Release { manifest, into } => release(globals, &manifest, &into).await,
         DeployCommand::List { project, limit } => list(globals, project.as_deref(), limit).await,
         DeployCommand::Diff { from, to, project } => {
-            let target = Target::open(globals)?;
-            let project = target.project(project.as_deref())?;
+            let mut target = Target::open(globals)?;
+            let project = target.project(project.as_deref()).await?;
             let difference = releases::diff(&target.account.client, &project, &from, &to, None).await?;
             match globals.json {
                 true => render::json(&difference),
@@ -66,8 +66,8 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
             Ok(())
         }
         DeployCommand::Resume { operation, project } => {
-            let target = Target::open(globals)?;
-            let project = target.project(project.as_deref()).ok();
+            let mut target = Target::open(globals)?;
+            let project = target.project(project.as_deref()).await.ok();
             let polling = Polling::default();
             let released =
                 run402::deploy::resume(&target.account.client, project.as_deref(), &operation, &polling, &Silent)
@@ -84,8 +84,8 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
             Ok(())
         }
         DeployCommand::Logs { name, tail, project } => {
-            let target = Target::open(globals)?;
-            let project = target.project(project.as_deref())?;
+            let mut target = Target::open(globals)?;
+            let project = target.project(project.as_deref()).await?;
             let wanted = functions::LogQuery { tail: Some(tail), ..functions::LogQuery::default() };
             let lines = functions::logs(&target.account.client, &project, &name, &wanted).await?;
             match globals.json {
@@ -121,7 +121,7 @@ async fn init(globals: &Globals, name: Option<String>, new_wallet: bool) -> Resu
 
 async fn site(globals: &Globals, dir: &Path, into: &IntoArgs) -> Result<(), Failure> {
     let folder = PathBuf::from(super::project::folder(dir)?);
-    let target = Target::open(globals)?;
+    let mut target = Target::open(globals)?;
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let project = target.project_of(&folder, into.project.as_deref(), &name).await?;
     let manifest = json!({"project": project, "site": {"replace": {"__source": "local-dir", "path": "."}}});
@@ -135,9 +135,9 @@ async fn release(globals: &Globals, path: &Path, into: &IntoArgs) -> Result<(), 
         .map_err(|error| Failure::new(Code::InvalidManifest, format!("{}: {error}", path.display())))?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = PathBuf::from(super::project::folder(folder)?);
-    let target = Target::open(globals)?;
+    let mut target = Target::open(globals)?;
     let named = value.get("project").or_else(|| value.get("project_id")).and_then(Value::as_str).map(str::to_owned);
-    let project = target.project(into.project.as_deref().or(named.as_deref()))?;
+    let project = target.project(into.project.as_deref().or(named.as_deref())).await?;
     let plan = Plan { target: &target, project: &project, folder: &folder, into, quiet: globals.json };
     show_release(&plan.release(value).await?, globals.json);
     Ok(())
@@ -301,8 +301,8 @@ fn show_function(deployed: &DeployedFunction, json: bool) {
 }
 
 async fn list(globals: &Globals, project: Option<&str>, limit: u32) -> Result<(), Failure> {
-    let target = Target::open(globals)?;
-    let project = target.project(project)?;
+    let mut target = Target::open(globals)?;
+    let project = target.project(project).await?;
     let page = releases::list(&target.account.client, &project, Some(limit), None).await?;
     if globals.json {
         render::json(&page);
@@ -322,10 +322,10 @@ async fn list(globals: &Globals, project: Option<&str>, limit: u32) -> Result<()
 }
 
 async fn secret(globals: &Globals, command: SecretCommand) -> Result<(), Failure> {
-    let target = Target::open(globals)?;
+    let mut target = Target::open(globals)?;
     match command {
         SecretCommand::Set { key, project } => {
-            let project = target.project(project.as_deref())?;
+            let project = target.project(project.as_deref()).await?;
             let mut value = String::new();
             let read = std::io::stdin().lock().take(MAX_SECRET_BYTES + 2).read_to_string(&mut value);
             read.map_err(|error| Failure::new(Code::InvalidRequest, format!("cannot read standard input: {error}")))?;
@@ -338,7 +338,7 @@ async fn secret(globals: &Globals, command: SecretCommand) -> Result<(), Failure
             secrets::set(&target.account.client, &project, &key, value).await?;
         }
         SecretCommand::List { project } => {
-            let project = target.project(project.as_deref())?;
+            let project = target.project(project.as_deref()).await?;
             let listed = secrets::list(&target.account.client, &project).await?;
             match globals.json {
                 true => render::json(&listed),
@@ -348,7 +348,7 @@ async fn secret(globals: &Globals, command: SecretCommand) -> Result<(), Failure
             }
         }
         SecretCommand::Rm { key, project } => {
-            let project = target.project(project.as_deref())?;
+            let project = target.project(project.as_deref()).await?;
             secrets::delete(&target.account.client, &project, &key).await?;
         }
     }

@@ -18,7 +18,7 @@ pub(crate) async fn up(globals: &Globals, args: UpArgs) -> Result<u8, Failure> {
     }
     let mut interrupts = Interrupts::listen();
     let deploy = async {
-        let target = Target::open(globals)?;
+        let mut target = Target::open(globals)?;
         let named = args.into.project.as_deref().or(recipe.project.as_deref());
         let project = target.project_of(&folder, named, &recipe.name).await?;
         let manifest = recipe.manifest(&folder, &project)?;

@@ -50,9 +50,14 @@ impl Target {
     }
 
     /// The project of a folder: named, remembered, or made.
-    pub(crate) async fn project_of(&self, folder: &Path, named: Option<&str>, name: &str) -> Result<String, Failure> {
-        if let Some(project) = named {
-            return Ok(project.to_owned());
+    pub(crate) async fn project_of(
+        &mut self,
+        folder: &Path,
+        named: Option<&str>,
+        name: &str,
+    ) -> Result<String, Failure> {
+        if named.is_some() {
+            return self.project(named).await;
         }
         let memory = self.memory(folder);
         if let Some(project) = remembered(&memory)
@@ -61,7 +66,7 @@ impl Target {
             return Ok(project);
         }
         if !self.account.is_local() {
-            return self.active_project();
+            return self.project(None).await;
         }
         let project = self.account.provision(Some(name)).await?;
         remember(&memory, &project).map_err(|error| {
@@ -70,12 +75,14 @@ impl Target {
         Ok(project)
     }
 
-    /// The project that was named, or the active one.
-    pub(crate) fn project(&self, named: Option<&str>) -> Result<String, Failure> {
-        match named {
-            Some(project) => Ok(project.to_owned()),
-            None => self.active_project(),
-        }
+    /// The project that was named, or the active one. In a job of CI its session begins here.
+    pub(crate) async fn project(&mut self, named: Option<&str>) -> Result<String, Failure> {
+        let project = match named {
+            Some(project) => project.to_owned(),
+            None => self.active_project()?,
+        };
+        self.account.sign_in(&project).await?;
+        Ok(project)
     }
 
     fn active_project(&self) -> Result<String, Failure> {

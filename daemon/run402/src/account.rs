@@ -4,6 +4,7 @@
 //! computer a wallet is made when it is missing, since nothing there costs anything; elsewhere nothing is
 //! made unasked.
 
+use crate::api::ci::{self, Runner};
 use crate::api::projects::{self, NewProject};
 use crate::client::{Client, Identity};
 use crate::environment::{Base, Environment, EnvironmentError, Settings};
@@ -51,6 +52,8 @@ pub struct Account {
     pub client: Client,
     pub keys: KeyCache,
     is_local: bool,
+    /// A job of CI without a wallet: its identity becomes a session, project by project.
+    runner: Option<Runner>,
     /// What a user should hear.
     pub warnings: Vec<String>,
 }
@@ -61,9 +64,14 @@ impl Account {
         let base = &environment.deploy_base;
         let is_local = is_local(base);
         let mut warnings: Vec<String> = environment.warnings.iter().map(ToString::to_string).collect();
-        let (identity, address) = match &environment.delegate {
-            Some(token) => (Identity::Bearer(token.clone()), None),
-            None => {
+        let runner = match Wallet::load(environment)? {
+            None if environment.delegate.is_none() && !is_local => Runner::from_variables(&|name| std::env::var_os(name))?,
+            _ => None,
+        };
+        let (identity, address) = match (&environment.delegate, &runner) {
+            (Some(token), _) => (Identity::Bearer(token.clone()), None),
+            (None, Some(_)) => (Identity::Nobody, None),
+            (None, None) => {
                 let wallet = wallet(environment, is_local)?;
                 warnings.extend(wallet.warnings().iter().map(ToString::to_string));
                 (Identity::Wallet(wallet.signer()), Some(wallet.address().to_lower()))
@@ -71,7 +79,16 @@ impl Account {
         };
         let keys = KeyCache::new(environment, base, address.as_deref());
         let client = Client::new(base.as_str(), identity, Arc::new(keys.clone()))?;
-        Ok(Self { client, keys, is_local, warnings })
+        Ok(Self { client, keys, is_local, runner, warnings })
+    }
+
+    /// In a job of CI: makes the calls that follow as a session for one project. Otherwise nothing.
+    pub async fn sign_in(&mut self, project: &str) -> Result<(), Error> {
+        if let Some(runner) = &self.runner {
+            let session = ci::sign_in(&self.client, runner, ci::AUDIENCE, project).await?;
+            self.client = self.client.clone().with_identity(Identity::Bearer(session.bearer));
+        }
+        Ok(())
     }
 
     /// Making things here costs nothing.

@@ -174,6 +174,12 @@ impl Client {
         Self { paying: Some(Arc::new(paying)), ..self }
     }
 
+    /// The same way to the gateway, as somebody else.
+    #[must_use]
+    pub fn with_identity(self, identity: Identity) -> Self {
+        Self { identity, ..self }
+    }
+
     pub fn base(&self) -> &str {
         &self.base
     }

@@ -153,6 +153,11 @@ impl std::error::Error for Error {
     }
 }
 
+/// `invalid_token`, not a sentence.
+fn is_code(word: &str) -> bool {
+    word.contains('_') && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
 /// The text of a member of an object.
 fn text(object: &Map<String, Value>, name: &str) -> Option<String> {
     object.get(name).and_then(Value::as_str).map(str::to_owned)
@@ -275,10 +280,13 @@ impl Error {
         if let Some(Value::Object(inner)) = fields.get("error") {
             self.read_envelope(inner);
         }
-        if let Some(code) = text(fields, "code") {
+        // OAuth's answers (RFC 6749, section 5.2) have the code in `error`.
+        let word = text(fields, "error").filter(|word| is_code(word));
+        if let Some(code) = text(fields, "code").or(word) {
             self.code = code;
         }
-        if let Some(message) = text(fields, "message").or_else(|| text(fields, "error")) {
+        let said = ["message", "error_description", "error"].into_iter().find_map(|name| text(fields, name));
+        if let Some(message) = said {
             self.message = message;
         }
         if let Some(category) = text(fields, "category") {

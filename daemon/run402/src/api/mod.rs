@@ -3,7 +3,9 @@
 //! Input: a [`Client`](crate::client::Client) and typed arguments, checked here before anything is sent.
 //! Output: typed answers that keep the fields that we do not know.
 
+pub mod asset_dirs;
 pub mod assets;
+pub mod ci;
 pub mod functions;
 pub mod projects;
 pub mod releases;
@@ -11,6 +13,7 @@ pub mod secrets;
 pub mod sites;
 pub mod subdomains;
 pub mod tiers;
+pub mod wallets;
 
 use serde_json::{Map, Value};
 

@@ -1,5 +1,6 @@
 //! The client on the wire: exchanges as they were recorded, and gateways that fail.
 
+mod ci;
 mod faults;
 mod payments;
 mod support;
