@@ -65,7 +65,9 @@ impl Account {
         let is_local = is_local(base);
         let mut warnings: Vec<String> = environment.warnings.iter().map(ToString::to_string).collect();
         let runner = match Wallet::load(environment)? {
-            None if environment.delegate.is_none() && !is_local => Runner::from_variables(&|name| std::env::var_os(name))?,
+            None if environment.delegate.is_none() && !is_local => {
+                Runner::from_variables(&|name| std::env::var_os(name))?
+            }
             _ => None,
         };
         let (identity, address) = match (&environment.delegate, &runner) {

@@ -1,9 +1,14 @@
 //! Projects, tiers and accounts of a wallet, none of which costs anything.
 
 use crate::support::Server;
-use run402::api::projects;
-use run402::client::Auth;
+use run402::api::projects::{self, NewProject};
+use run402::api::wallets::{self, Part};
+use run402::client::{Auth, Client, Identity};
+use run402::environment::{Base, Environment};
+use run402::keys::KeyCache;
+use run402::wallet::Wallet;
 use serde_json::json;
+use std::sync::Arc;
 
 #[tokio::test]
 async fn a_tier_is_the_wallets_and_its_projects() {
@@ -67,4 +72,44 @@ async fn projects_are_listed_page_by_page_renamed_and_deleted() {
     let server = Server::on(state).await;
     assert_eq!(crate::support::get(&format!("{}/health", server.base)).await.status(), 200);
     assert!(crate::support::files_below(&server.state.path().join("content")).is_empty());
+}
+
+#[tokio::test]
+async fn a_wallet_is_set_up_once_and_shown_on_one_page() {
+    let server = Server::start().await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let config = folder.path().as_os_str().to_owned();
+    let look_up = move |name: &str| (name == "RUN402_CONFIG_DIR").then(|| config.clone());
+    let base: Base = server.base.parse().expect("a base");
+    let environment = Environment::resolve(&look_up, &base).expect("good");
+    assert!(!wallets::local_status(&environment).expect("readable").configured);
+    assert_eq!(wallets::export(&environment).expect_err("none yet").code, "NO_WALLET");
+    let connect = |wallet: &Wallet| {
+        let keys = KeyCache::new(&environment, &base, Some(&wallet.address().to_lower()));
+        Client::new(base.as_str(), Identity::Wallet(wallet.signer()), Arc::new(keys))
+    };
+    let first = wallets::init(&environment, 0, connect).await.expect("set up");
+    assert!(matches!((&first.faucet, &first.tier), (Part::Here(_), Part::Here(_))), "{first:?}");
+    let local = wallets::local_status(&environment).expect("readable");
+    assert_eq!((local.funded, local.address.as_ref()), (true, Some(&first.address)));
+    assert_eq!(wallets::export(&environment).expect("an address"), first.address);
+    wallets::create(&environment).expect_err("never in place of another");
+    // Again: nothing is made, nothing is asked for.
+    let again = wallets::init(&environment, 0, connect).await.expect("set up");
+    assert_eq!(again.address, first.address);
+    assert!(matches!(again.faucet, Part::NotNeeded), "{again:?}");
+    let client = connect(&Wallet::load(&environment).expect("readable").expect("a wallet")).expect("a client");
+    let made = projects::provision(&client, &NewProject::default()).await.expect("a project");
+    let page = wallets::status(&client, &environment, Some(made.project_id)).await.expect("a page");
+    let page = serde_json::to_value(page).expect("JSON");
+    assert_eq!(page["projects"]["here"]["projects"].as_array().map(Vec::len), Some(1), "{page}");
+    assert_eq!(page["tier"]["here"]["tier"], "prototype");
+    assert_eq!(page["organization"]["here"]["available_usd_micros"], 0);
+    // Without the gateway each part says that it is missing.
+    server.stop().await;
+    let page = wallets::status(&client, &environment, None).await.expect("a page all the same");
+    let page = serde_json::to_value(page).expect("JSON");
+    for part in ["tier", "organization", "projects"] {
+        assert!(page[part]["unavailable"].is_string(), "{page}");
+    }
 }

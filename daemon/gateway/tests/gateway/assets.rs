@@ -1,9 +1,12 @@
 //! Assets: read by key, by everybody, by a signed URL; taken away one by one and by sync.
 
-use crate::support::{Server, User, get};
+use crate::support::{Server, User, get, options};
+use run402::api::asset_dirs::{self, AssetDirectory, PruneConfirmation};
 use run402::client::Auth;
-use run402::deploy::Digest;
+use run402::deploy::walk::Root;
+use run402::deploy::{Digest, Progress, Silent};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn put(key: &str, text: &str, visibility: &str) -> Value {
     json!({"key": key, "source": text, "content_type": "text/plain", "visibility": visibility})
@@ -108,4 +111,55 @@ async fn a_sync_takes_away_only_what_was_confirmed() {
     user.post(&commit, Auth::Wallet, json!({})).await.expect("committed");
     assert_eq!(keys(&user).await, ["img/e.txt", "img2/d.txt"]);
     assert_eq!(plan("", confirmed).await.expect_err("they are gone").code, "ASSET_SYNC_DRIFT");
+}
+
+#[tokio::test]
+async fn a_directory_is_put_and_kept_equal() {
+    let server = Server::start().await;
+    let user = with_assets(&server).await;
+    let folder = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join("media").join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        std::fs::write(path, text).expect("a file");
+    };
+    for (name, text) in [("x.png", "x"), ("deep/y.css", "y"), (".env", "secret")] {
+        write(name, text);
+    }
+    let root = || Root::open(folder.path()).expect("a root");
+    let progress = Arc::new(Progress::default());
+    let (client, project) = (&user.client, user.project.as_str());
+    let options = options();
+    let upload = |directory| asset_dirs::upload_dir(client, project, directory, root(), &options, &progress, &Silent);
+    let entries = upload(AssetDirectory::new("media", "/img/")).await.expect("put");
+    let added: Vec<&str> = entries.iter().map(|entry| entry["key"].as_str().expect("a key")).collect();
+    assert_eq!(added, ["img/deep/y.css", "img/x.png"]);
+    let all = ["img/a b.txt", "img/c.txt", "img/deep/y.css", "img/x.png", "img2/d.txt"];
+    assert_eq!(keys(&user).await, all);
+    let styles = get(&format!("{}/assets/{}/img/deep/y.css", server.base, user.project)).await;
+    assert!(styles.headers()["content-type"].to_str().expect("plain").starts_with("text/css"));
+    // A sync says first what it would take away, and takes away exactly that.
+    let sync = async |confirm: Option<&PruneConfirmation>, prefix: &str| {
+        let directory = AssetDirectory::new("media", prefix);
+        asset_dirs::sync_dir(client, project, directory, root(), confirm, &options, &progress, &Silent).await
+    };
+    assert_eq!(sync(None, "/").await.expect_err("everything").code, "LOCAL_ERROR");
+    let error = sync(None, "img").await.expect_err("asked first");
+    assert_eq!(
+        (error.code.as_str(), &error.details["expected_delete_count"]),
+        ("PRUNE_CONFIRMATION_REQUIRED", &json!(2))
+    );
+    assert_eq!(keys(&user).await, all);
+    let confirm: PruneConfirmation = serde_json::from_value(error.details.clone()).expect("what is to be confirmed");
+    write("new.txt", "new");
+    let late = put("img/late.txt", "late", "public");
+    user.deploy(json!({"assets": {"put": [late]}})).await.expect("somebody else's");
+    assert_eq!(sync(Some(&confirm), "img").await.expect_err("it has changed").code, "ASSET_SYNC_DRIFT");
+    let error = sync(None, "img").await.expect_err("asked again");
+    let confirm: PruneConfirmation = serde_json::from_value(error.details.clone()).expect("what is to be confirmed");
+    sync(Some(&confirm), "img").await.expect("synced");
+    assert_eq!(keys(&user).await, ["img/deep/y.css", "img/new.txt", "img/x.png", "img2/d.txt"]);
+    // Links lead nowhere.
+    std::os::unix::fs::symlink("/etc", folder.path().join("media/out")).expect("a link");
+    upload(AssetDirectory::new("media", "img")).await.expect_err("a link");
 }

@@ -65,7 +65,10 @@ fn check(binding: &NewBinding) -> Result<(), Error> {
     let subject = &binding.subject_match;
     let length = subject.chars().count();
     if length == 0 || length > MAX_SUBJECT || subject.chars().any(char::is_control) {
-        return Err(invalid("subject_match", format!("1 to {MAX_SUBJECT} characters, none of them control characters")));
+        return Err(invalid(
+            "subject_match",
+            format!("1 to {MAX_SUBJECT} characters, none of them control characters"),
+        ));
     }
     let before = subject.strip_suffix('*').unwrap_or(subject);
     if before.is_empty() || before.contains('*') {
@@ -168,7 +171,8 @@ pub struct Runner {
 impl Runner {
     /// From `ACTIONS_ID_TOKEN_REQUEST_URL` and `ACTIONS_ID_TOKEN_REQUEST_TOKEN`; `None` outside of such a job.
     pub fn from_variables(look_up: &dyn Fn(&str) -> Option<std::ffi::OsString>) -> Result<Option<Self>, Error> {
-        let text = |name: &str| look_up(name).and_then(|value| value.into_string().ok()).filter(|text| !text.is_empty());
+        let text =
+            |name: &str| look_up(name).and_then(|value| value.into_string().ok()).filter(|text| !text.is_empty());
         let (Some(url), Some(token)) = (text("ACTIONS_ID_TOKEN_REQUEST_URL"), text("ACTIONS_ID_TOKEN_REQUEST_TOKEN"))
         else {
             return Ok(None);

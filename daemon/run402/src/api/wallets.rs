@@ -143,11 +143,8 @@ pub struct Snapshot {
 pub async fn status(client: &Client, environment: &Environment, active: Option<String>) -> Result<Snapshot, Error> {
     let wallet = Wallet::load(environment)?.ok_or_else(|| no_wallet(environment))?;
     let address = wallet.address().to_lower();
-    let (tier, organization, projects) = tokio::join!(
-        tiers::status(client),
-        organization(client, &address),
-        projects::list(client, None, None)
-    );
+    let (tier, organization, projects) =
+        tokio::join!(tiers::status(client), organization(client, &address), projects::list(client, None, None));
     Ok(Snapshot {
         address,
         rail: wallet.rail(),

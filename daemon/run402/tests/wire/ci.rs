@@ -35,20 +35,29 @@ fn answer(asked: &Asked, base: &str, seconds: u64) -> Response<Body> {
         "/apply/v1/plans" => {
             let spec = &asked.json()["spec"];
             let file = &spec["site"]["replace"]["index.html"];
-            json(200, json!({"kind": "plan_response", "plan_id": "plan_1", "operation_id": "op_1", "warnings": [],
-                "missing_content": [{"sha256": file["sha256"], "size": file["size"], "present": false}]}))
+            json(
+                200,
+                json!({"kind": "plan_response", "plan_id": "plan_1", "operation_id": "op_1", "warnings": [],
+                "missing_content": [{"sha256": file["sha256"], "size": file["size"], "present": false}]}),
+            )
         }
         "/content/v1/plans" => {
             let content = &asked.json()["content"][0];
             let part = json!({"part_number": 1, "url": format!("{base}/put"), "byte_start": 0,
                 "byte_end": content["size"].as_u64().expect("a size") - 1});
-            json(200, json!({"plan_id": "content_1", "missing": [{"sha256": content["sha256"], "mode": "single",
-                "parts": [part], "upload_id": "upload_1", "staging_key": "key", "part_count": 1}]}))
+            json(
+                200,
+                json!({"plan_id": "content_1", "missing": [{"sha256": content["sha256"], "mode": "single",
+                "parts": [part], "upload_id": "upload_1", "staging_key": "key", "part_count": 1}]}),
+            )
         }
         "/put" => tagged(200),
         "/content/v1/plans/content_1/commit" => json(200, json!({"status": "committed"})),
-        "/apply/v1/plans/plan_1/commit" => json(200, json!({"operation_id": "op_1", "status": "ready",
-            "release_id": "rel_1", "urls": {"site": "http://site.example"}})),
+        "/apply/v1/plans/plan_1/commit" => json(
+            200,
+            json!({"operation_id": "op_1", "status": "ready",
+            "release_id": "rel_1", "urls": {"site": "http://site.example"}}),
+        ),
         _ => json(404, json!({"code": "NOT_FOUND", "message": "not part of this play"})),
     }
 }
@@ -100,9 +109,12 @@ async fn a_session_deploys_with_nothing_but_its_bearer() {
         assert!(!asked[at].headers.contains_key("apikey") && !asked[at].headers.contains_key("sign-in-with-x"));
     }
     assert_eq!(bearer(4), None, "an upload goes to where the gateway says, without a key");
-    assert_eq!(asked[1].json(), json!({"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    assert_eq!(
+        asked[1].json(),
+        json!({"grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
         "subject_token": "identity", "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-        "project_id": "prj_demo"}));
+        "project_id": "prj_demo"})
+    );
     assert_eq!(asked[3].json()["project_id"], "prj_demo");
 }
 
@@ -163,9 +175,12 @@ async fn a_binding_is_sent_sorted_and_once_each() {
     assert_eq!(ci::get_binding(&client, "ci_1").await.expect("read").rest["use_count"], 0);
     assert_eq!(ci::revoke_binding(&client, "ci_1").await.expect("revoked")["status"], "revoked");
     let asked = gateway.asked();
-    assert_eq!(asked[0].json(), json!({"project_id": "prj_demo", "provider": "github-actions",
+    assert_eq!(
+        asked[0].json(),
+        json!({"project_id": "prj_demo", "provider": "github-actions",
         "subject_match": "repo:us/it:*", "allowed_actions": ["deploy"], "allowed_events": ["push", "workflow_dispatch"],
-        "github_repository_id": null, "expires_at": null, "nonce": "0123456789abcdef", "signed_delegation": "signed"}));
+        "github_repository_id": null, "expires_at": null, "nonce": "0123456789abcdef", "signed_delegation": "signed"})
+    );
     assert!(asked.iter().all(|asked| asked.headers.contains_key("sign-in-with-x")));
     // What the rules forbid is never sent.
     let wrong = NewBinding { subject_match: "*".to_owned(), ..binding };
