@@ -87,9 +87,14 @@ impl Gateway {
         if let (Some(assets), Kind::Stored) = (&spec.assets, kind) {
             check_sync(assets, &before)?;
         }
-        let digest = after.digest();
         let is_noop = base.is_some() && *before == after && migrations.new.is_empty();
-        let states = self.content_states(&project.id, spec.contents())?;
+        // Both take their time with thousands of files.
+        let (digest, states) = std::thread::scope(|scope| {
+            let digest = scope.spawn(|| after.digest());
+            let states = self.content_states(&project.id, spec.contents());
+            (digest.join().expect("a manifest has a digest"), states)
+        });
+        let states = states?;
         let secrets = self.store().secret_keys(&project.id)?;
         let mut body = release::diff(&before, &after, DIFF_LIMIT);
         count_bytes(&mut body["static_assets"], &states);

@@ -7,7 +7,7 @@
 //! mapping; deploys are made after a build has ended.
 
 use super::digest::Digest;
-use super::hash::{Hashed, Identity};
+use super::hash::Identity;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fs::File;
@@ -52,11 +52,12 @@ impl Cache {
     }
 
     /// Replaces what was known by these files, and writes it when that is different.
-    pub(crate) fn save(&mut self, files: &[Hashed]) -> io::Result<()> {
+    pub(crate) fn save(&mut self, files: &[(Identity, Digest)]) -> io::Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
         let rest = i128::try_from(REST.as_nanos()).unwrap_or(i128::MAX);
-        let at_rest = |file: &&Hashed| file.identity.changed_ns.max(file.identity.modified_ns) + rest < self.began_ns;
-        let known: HashMap<_, _> = files.iter().filter(at_rest).map(|file| (file.identity, file.digest)).collect();
+        let at_rest =
+            |(identity, _): &&(Identity, Digest)| identity.changed_ns.max(identity.modified_ns) + rest < self.began_ns;
+        let known: HashMap<_, _> = files.iter().filter(at_rest).copied().collect();
         if known == self.known {
             return Ok(());
         }
@@ -127,9 +128,9 @@ fn write(path: &Path, known: &HashMap<Identity, Digest>) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn hashed(inode: u64, changed_ns: i128) -> Hashed {
+    fn hashed(inode: u64, changed_ns: i128) -> (Identity, Digest) {
         let identity = Identity { device: 1, inode, size: 3, modified_ns: changed_ns, changed_ns };
-        Hashed { path: format!("f{inode}"), digest: Digest::of(&inode.to_le_bytes()), identity }
+        (identity, Digest::of(&inode.to_le_bytes()))
     }
 
     const SECOND: i128 = 1_000_000_000;
@@ -143,10 +144,10 @@ mod tests {
         assert!(cache.is_empty());
         cache.save(&files).expect("saved");
         let cache = Cache::load(&path);
-        for file in &files {
-            assert_eq!(cache.find(&file.identity), Some((file.digest, file.identity)));
+        for (identity, digest) in &files {
+            assert_eq!(cache.find(identity), Some((*digest, *identity)));
         }
-        assert_eq!(cache.find(&hashed(1, 2 * SECOND).identity), None);
+        assert_eq!(cache.find(&hashed(1, 2 * SECOND).0), None);
         assert_eq!(std::fs::read_dir(path.parent().expect("a parent")).expect("a list").count(), 1);
     }
 
@@ -157,10 +158,10 @@ mod tests {
         let mut cache = Cache::load(&path);
         let (old, new, future) =
             (hashed(1, now_ns() - 10 * SECOND), hashed(2, now_ns() - SECOND), hashed(3, now_ns() + SECOND));
-        cache.save(&[old.clone(), new.clone(), future.clone()]).expect("saved");
+        cache.save(&[old, new, future]).expect("saved");
         let cache = Cache::load(&path);
-        assert!(cache.find(&old.identity).is_some());
-        assert!(cache.find(&new.identity).is_none() && cache.find(&future.identity).is_none());
+        assert!(cache.find(&old.0).is_some());
+        assert!(cache.find(&new.0).is_none() && cache.find(&future.0).is_none());
     }
 
     #[test]

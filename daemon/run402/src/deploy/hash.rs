@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -116,25 +116,25 @@ pub(crate) fn hash_file(
     progress: &Progress,
 ) -> Result<(Digest, Identity), Error> {
     let before = Identity::of(file).map_err(|error| unreadable(shown, &error))?;
-    hash_state(file, before, shown, buffer, progress)
+    hash_state(file, before, &|| shown.to_owned(), buffer, progress)
 }
 
 /// Reads the file as it was `before`, or says that it no longer is.
 fn hash_state(
     file: &mut File,
     before: Identity,
-    shown: &Path,
+    shown: &dyn Fn() -> PathBuf,
     buffer: &mut [u8],
     progress: &Progress,
 ) -> Result<(Digest, Identity), Error> {
-    let failed = |error: std::io::Error| unreadable(shown, &error);
+    let failed = |error: std::io::Error| unreadable(&shown(), &error);
     let mut hasher = Sha256::new();
     let mut left = before.size;
     while left > 0 {
         progress.check()?;
         let wanted = usize::try_from(left).map_or(buffer.len(), |left| left.min(buffer.len()));
         match file.read(&mut buffer[..wanted]) {
-            Ok(0) => return Err(changed(shown)),
+            Ok(0) => return Err(changed(&shown())),
             Ok(count) => {
                 hasher.update(&buffer[..count]);
                 left -= count as u64;
@@ -147,7 +147,7 @@ fn hash_state(
     // Whoever wrote meanwhile changed one of these, a file that has grown too.
     match Identity::of(file).map_err(failed)? == before {
         true => Ok((Digest::new(hasher.finalize().into()), before)),
-        false => Err(changed(shown)),
+        false => Err(changed(&shown())),
     }
 }
 
@@ -256,8 +256,8 @@ impl Pool<'_> {
         let fd = rustix::fs::openat(directory, name, flags, Mode::empty())
             // It was a regular file when it was listed.
             .map_err(|errno| unreadable(&shown(), &errno.into()))?;
-        let (mut file, stat) = regular(fd, &shown())?;
-        let hashed = hash_state(&mut file, Identity::from_stat(&stat), &shown(), buffer, self.progress)?;
+        let (mut file, stat) = regular(fd, &shown)?;
+        let hashed = hash_state(&mut file, Identity::from_stat(&stat), &shown, buffer, self.progress)?;
         self.progress.one_file();
         Ok(hashed)
     }
@@ -305,7 +305,7 @@ mod tests {
             // As if it had been measured earlier: two writes may fall within one tick of the clock.
             before.changed_ns -= 1;
             fs::write(&path, after).expect("other bytes");
-            let read = hash_state(&mut file, before, &path, &mut [0; 16], &Progress::default());
+            let read = hash_state(&mut file, before, &|| path.clone(), &mut [0; 16], &Progress::default());
             let error = read.expect_err("it has changed");
             assert_eq!(error.code, "FILE_CHANGED");
             assert!(error.to_string().contains("log changed while it was deployed"), "{error}");

@@ -232,7 +232,7 @@ async fn by_reference(
     let reference = ContentRef {
         sha256: Digest::of(&manifest),
         size: manifest.len() as u64,
-        content_type: Some(MANIFEST_TYPE.to_owned()),
+        content_type: Some(MANIFEST_TYPE.into()),
     };
     let content = Content {
         size: reference.size,

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use indexmap::IndexMap;
 use indexmap::map::Entry;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ pub(crate) enum Origin {
 pub(crate) struct Content {
     pub(crate) size: u64,
     /// As the first that refers to it says.
-    pub(crate) content_type: Option<String>,
+    pub(crate) content_type: Option<Cow<'static, str>>,
     pub(crate) label: String,
     pub(crate) slice: SliceKind,
     pub(crate) origin: Origin,
@@ -93,7 +94,7 @@ struct Builder<'a> {
     progress: &'a Progress,
     contents: IndexMap<Digest, Content>,
     /// Every file of a directory, for the cache.
-    hashed: Vec<Hashed>,
+    hashed: Vec<(Identity, Digest)>,
     summary: Summary,
 }
 
@@ -130,7 +131,7 @@ impl Builder<'_> {
             _ => return Err(invalid("database.migrations", format!("migration {shown} has no SQL"))),
         };
         // SQL is checked as text even when it comes from a file: its id may depend on it.
-        let sql_ref = self.content(source, Some(SQL.to_owned()), &format!("migration:{shown}"), SliceKind::Release)?;
+        let sql_ref = self.content(source, Some(SQL.into()), &format!("migration:{shown}"), SliceKind::Release)?;
         let id = match (id, name) {
             (Some(id), _) => id,
             (None, name) => named_migration(&name.unwrap_or_default(), &sql_ref.sha256),
@@ -205,7 +206,7 @@ impl Builder<'_> {
             Files::Directory(directory) => self.directory(directory, place, slice),
             Files::Listed(map) => {
                 let entry = |(path, source): (String, Source)| {
-                    let kind = content_type::of_file(&path).to_owned();
+                    let kind = content_type::of_file(&path).into();
                     let content = self.content(source, Some(kind), &path, slice)?;
                     Ok((path, content))
                 };
@@ -224,19 +225,21 @@ impl Builder<'_> {
         }
         let prefix = directory.prefix.map(|prefix| prefix.trim_matches('/').to_owned()).filter(|p| !p.is_empty());
         let mut refs = FileRefs::with_capacity(hashed.len());
-        for file in &hashed {
+        self.contents.reserve(hashed.len());
+        self.hashed.reserve(hashed.len());
+        for Hashed { path: inner, digest, identity } in hashed {
             let path = match &prefix {
-                Some(prefix) => format!("{prefix}/{}", file.path),
-                None => file.path.clone(),
+                Some(prefix) => format!("{prefix}/{inner}"),
+                None => inner.clone(),
             };
             rules::check_site_path(place, &path)?;
-            let origin = Origin::File { root: root.clone(), path: file.path.clone().into(), identity: file.identity };
-            let kind = Some(content_type::of_file(&path).to_owned());
-            let content = ContentRef { sha256: file.digest, size: file.identity.size, content_type: kind };
+            let origin = Origin::File { root: root.clone(), path: inner.into(), identity };
+            let kind = Some(content_type::of_file(&path).into());
+            let content = ContentRef { sha256: digest, size: identity.size, content_type: kind };
             self.remember(&content, &path, slice, origin);
+            self.hashed.push((identity, digest));
             refs.insert(path, content);
         }
-        self.hashed.extend(hashed);
         Ok(refs)
     }
 
@@ -254,8 +257,8 @@ impl Builder<'_> {
         let typed = put.content_type.is_some();
         let kind = put.content_type.unwrap_or_else(|| content_type::of_file(&put.key).to_owned());
         let label = format!("assets.put[{at}] ({})", put.key);
-        let content = self.content(put.source, Some(kind), &label, SliceKind::Asset)?;
-        let kind = content.content_type.unwrap_or_default();
+        let content = self.content(put.source, Some(kind.into()), &label, SliceKind::Asset)?;
+        let kind = content.content_type.unwrap_or_default().into_owned();
         self.summary.has_typed_image |= typed && kind.starts_with("image/");
         Ok(wire::AssetPut {
             key: put.key,
@@ -273,27 +276,27 @@ impl Builder<'_> {
     fn content(
         &mut self,
         source: Source,
-        kind: Option<String>,
+        kind: Option<Cow<'static, str>>,
         label: &str,
         slice: SliceKind,
     ) -> Result<ContentRef, Error> {
-        let of_bytes = |bytes: Bytes, content_type: Option<String>| {
+        let of_bytes = |bytes: Bytes, content_type: Option<Cow<'static, str>>| {
             let content = ContentRef { sha256: Digest::of(&bytes), size: bytes.len() as u64, content_type };
             (content, Origin::Memory(bytes))
         };
         let (content, origin) = match source {
             Source::Text { text, content_type } => {
-                let content_type = content_type.or(kind);
+                let content_type = content_type.map(Cow::Owned).or(kind);
                 if content_type.as_deref().is_some_and(content_type::is_binary) {
                     let message = format!("{label} is binary, but its content was given as a text; give its bytes");
                     return Err(Error::deploy("BINARY_CONTENT_REQUIRES_BYTES", "validate", label, message));
                 }
                 of_bytes(text.into(), content_type)
             }
-            Source::Bytes { bytes, content_type } => of_bytes(bytes, content_type.or(kind)),
-            Source::File { path, content_type } => self.file(&path, content_type.or(kind))?,
+            Source::Bytes { bytes, content_type } => of_bytes(bytes, content_type.map(Cow::Owned).or(kind)),
+            Source::File { path, content_type } => self.file(&path, content_type.map(Cow::Owned).or(kind))?,
             Source::Reference(given) => {
-                let content_type = given.content_type;
+                let content_type = given.content_type.map(Cow::Owned);
                 (ContentRef { sha256: given.sha256, size: given.size, content_type }, Origin::Elsewhere)
             }
         };
@@ -301,7 +304,7 @@ impl Builder<'_> {
         Ok(content)
     }
 
-    fn file(&mut self, path: &Path, content_type: Option<String>) -> Result<(ContentRef, Origin), Error> {
+    fn file(&mut self, path: &Path, content_type: Option<Cow<'static, str>>) -> Result<(ContentRef, Origin), Error> {
         let root = self.root()?;
         let (sha256, identity) = hash_one(&root, path, self.progress)?;
         let content = ContentRef { sha256, size: identity.size, content_type };

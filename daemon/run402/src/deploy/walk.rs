@@ -80,7 +80,7 @@ impl Root {
         // Not blocking: opening a FIFO would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = self.open_beneath(&inner, flags).map_err(|errno| refused(&shown, errno))?;
-        regular(fd, &shown).map(|(file, _)| file)
+        regular(fd, &|| shown.clone()).map(|(file, _)| file)
     }
 
     pub fn path(&self) -> &Path {
@@ -127,12 +127,12 @@ fn refused(path: &Path, errno: Errno) -> Error {
 }
 
 /// Checks the open file, not its name.
-pub(crate) fn regular(fd: OwnedFd, shown: &Path) -> Result<(std::fs::File, Stat), Error> {
-    let failed = |errno: Errno| local(format!("{} cannot be read: {}", shown.display(), std::io::Error::from(errno)));
+pub(crate) fn regular(fd: OwnedFd, shown: &dyn Fn() -> PathBuf) -> Result<(std::fs::File, Stat), Error> {
+    let failed = |errno: Errno| local(format!("{} cannot be read: {}", shown().display(), std::io::Error::from(errno)));
     let stat = rustix::fs::fstat(&fd).map_err(failed)?;
     match FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
         true => Ok((fd.into(), stat)),
-        false => Err(local(format!("{} is not a regular file", shown.display()))),
+        false => Err(local(format!("{} is not a regular file", shown().display()))),
     }
 }
 

@@ -9,6 +9,7 @@ use super::spec::{Transaction, Visibility};
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// A content: what it hashes to, its size in bytes, its type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,7 +17,7 @@ pub struct ContentRef {
     pub sha256: Digest,
     pub size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_type: Option<String>,
+    pub content_type: Option<Cow<'static, str>>,
 }
 
 pub type FileRefs = IndexMap<String, ContentRef>;
