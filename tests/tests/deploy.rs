@@ -210,6 +210,10 @@ fn hostile_output_is_refused_by_name_or_deployed_as_it_is() {
     fs::remove_file(dist.join(std::ffi::OsStr::from_bytes(b"bad\xff"))).expect("it was there");
     // What is no file is left out; what is strange and harmless is served.
     nix::unistd::mkfifo(&dist.join("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    // Only root can make one; whoever else finds none to leave out.
+    let device = nix::sys::stat::makedev(1, 5);
+    let character = nix::sys::stat::SFlag::S_IFCHR;
+    let _ = nix::sys::stat::mknod(&dist.join("device"), character, nix::sys::stat::Mode::S_IRWXU, device);
     let _socket = std::os::unix::net::UnixListener::bind(dist.join("socket")).expect("a socket");
     fs::write(dist.join("new\nline"), "newline").expect("a file");
     fs::hard_link(dist.join("index.html"), dist.join("same.html")).expect("a hard link");
@@ -222,7 +226,9 @@ fn hostile_output_is_refused_by_name_or_deployed_as_it_is() {
     assert_eq!(fetch(url(&released), "/new%0Aline").text(), "newline");
     assert_eq!(fetch(url(&released), "/same.html").text(), "home");
     assert_eq!(fetch(url(&released), &format!("/{long}/{long}/x")).text(), "deep");
-    assert_eq!((fetch(url(&released), "/fifo").status, fetch(url(&released), "/socket").status), (404, 404));
+    for name in ["/fifo", "/socket", "/device"] {
+        assert_eq!(fetch(url(&released), name).status, 404, "{name}");
+    }
 }
 
 /// A hundred thousand names of one content, and a file that is larger than memory and mostly hole.

@@ -81,6 +81,7 @@ impl Gateway {
         made.map_err(|source| OpenError::State { path: config.state.clone(), source })?;
         let store = Store::open(&config.state)?;
         let contents = Contents::open(&config.state).map_err(StoreError::Directory)?;
+        let logs = Logs::open(&config.state).map_err(StoreError::Database)?;
         let inner = Inner {
             config,
             store,
@@ -89,7 +90,7 @@ impl Gateway {
             commits: Mutex::default(),
             ports: Ports::default(),
             running: Semaphore::new(MAX_RUNNING),
-            logs: Logs::default(),
+            logs,
             lent_keys: LentKeys::default(),
             tasks: TaskTracker::new(),
         };

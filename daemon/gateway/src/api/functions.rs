@@ -156,7 +156,7 @@ pub(super) async fn logs(
         let project = caller.served(&id)?;
         let tail = query.tail.unwrap_or(50).clamp(1, 1000);
         let wanted = functions::Wanted { tail, since_ms: query.since, request_id: query.request_id };
-        Ok(json!({"logs": gateway.logs().read(&project.id, &name, &wanted)}))
+        Ok(json!({"logs": gateway.logs().read(&project.id, &name, &wanted)?}))
     });
     answered.await
 }

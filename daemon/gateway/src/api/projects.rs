@@ -139,7 +139,11 @@ pub(super) async fn delete(State(api): State<Api>, Path(id): Path<String>, heade
         database.drop_project(&project.id).await?;
     }
     let id = project.id.clone();
-    api.gateway.blocking(move |gateway| gateway.store().delete_project(&id)).await?;
+    let deleted = api.gateway.blocking(move |gateway| {
+        gateway.logs().forget(&id)?;
+        gateway.store().delete_project(&id)
+    });
+    deleted.await?;
     Ok(Json(json!({"status": "deleted", "project_id": project.id})))
 }
 

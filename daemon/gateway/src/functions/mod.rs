@@ -117,7 +117,19 @@ impl Gateway {
         let ended = runner.run(invocation).await;
         drop(keys);
         let ended = ended.map_err(|error| Refusal::unavailable("FUNCTION_UNAVAILABLE", error.to_string()))?;
-        self.logs().add(&live.project, &live.name, &id, &ended.stderr);
+        let (ended, added) = self
+            .blocking({
+                let (live, id) = (live.clone(), id.clone());
+                move |gateway| {
+                    let added = gateway.logs().add(&live.project, &live.name, &id, &ended.stderr);
+                    Ok((ended, added))
+                }
+            })
+            .await?;
+        if let Err(error) = added {
+            // The answer is worth more than its log.
+            tracing::error!(function = live.name, ?error, "what a function wrote cannot be kept");
+        }
         self.judge(&live, &nonce, &ended).map_err(|refusal| refusal.detail("request_id", json!(id)))
     }
 

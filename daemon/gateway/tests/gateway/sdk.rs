@@ -18,6 +18,13 @@ const result = await client.sites.deployDir({ project, dir: directory, onEvent: 
 console.log(JSON.stringify({ result, events }));
 "#;
 
+/// Any release, as an author writes it.
+const APPLY: &str = r#"
+import { run402 } from '@run402/sdk/node';
+const engine = run402()._applyEngine;
+for (const release of JSON.parse(process.argv[2])) await engine.apply(release);
+"#;
+
 async fn output(command: &mut Command) -> std::io::Result<std::process::Output> {
     command.stdin(Stdio::null()).kill_on_drop(true).output().await
 }
@@ -125,6 +132,69 @@ async fn the_vendors_client_leaves_the_same_release_as_ours() {
     deploy_ours().await.expect("our deploy");
     assert_eq!(digest(&theirs).await, digest(&ours).await);
     assert_eq!(crate::support::get(url).await.text().await.expect("a text"), "<h1>changed</h1>");
+}
+
+/// Every slice that needs no database, set first and changed then.
+fn releases(project: &str) -> Value {
+    let code = "export default async () => new Response('hello')";
+    json!([
+        {
+            "project": project,
+            "site": {"replace": {"index.html": "<h1>one</h1>", "data/a b.json": "{}", "gone.txt": "gone"}},
+            "functions": {"replace": {
+                "hello": {"source": code, "config": {"timeoutSeconds": 5, "memoryMb": 128}, "schedule": "0 3 * * *"},
+                "other": {"source": format!("{code}; // other")},
+            }},
+            "secrets": {"require": ["API_KEY"]},
+            "routes": {"replace": [
+                {"pattern": "/api/*", "methods": ["GET", "POST"], "target": {"type": "function", "name": "hello"}},
+                {"pattern": "/about", "methods": ["GET"], "target": {"type": "static", "file": "index.html"}},
+            ]},
+            "assets": {"put": [{"key": "img/a.txt", "source": "a"}, {"key": "img/b.txt", "source": "b"}]},
+            "checks": [{"name": "home", "http": {"path": "/", "expect": {"status": 200}}}],
+            "i18n": {"defaultLocale": "en", "locales": ["en", "de"], "detect": ["accept-language"]},
+        },
+        {
+            "project": project,
+            "site": {"patch": {"put": {"index.html": "<h1>two</h1>", "new.css": "body{}"}, "delete": ["gone.txt"]}},
+            "functions": {"patch": {"set": {"hello": {"source": format!("{code}; // two")}}, "delete": ["other"]}},
+            "assets": {"delete": ["img/b.txt"]},
+            "routes": {"replace": [{"pattern": "/api/*", "target": {"type": "function", "name": "hello"}}]},
+            "i18n": null,
+        },
+    ])
+}
+
+#[tokio::test]
+async fn every_slice_leaves_the_same_release_by_either_client() {
+    let Some(home) = install().await else { return };
+    let server = Server::start().await;
+    let (theirs, ours) = (server.user(17).await, server.user(18).await);
+    for user in [&theirs, &ours] {
+        run402::api::secrets::set(&user.client, &user.project, "API_KEY", "a value").await.expect("a secret");
+    }
+    let config = config(&theirs, 17).await;
+    std::fs::write(home.path().join("apply.mjs"), APPLY).expect("a file");
+    let live = async |user: &User| {
+        run402::api::releases::get(&user.client, &user.project, "active", None).await.expect("a release")
+    };
+    let all = releases(&theirs.project);
+    let all = all.as_array().expect("a list");
+    for (index, release) in all.iter().enumerate() {
+        let mut node = Command::new("node");
+        let node = node.arg("apply.mjs").arg(json!([release]).to_string()).current_dir(home.path());
+        let node = node.env("RUN402_API_BASE", &server.base).env("RUN402_CONFIG_DIR", config.path());
+        let done = output(node).await.expect("node runs");
+        assert!(done.status.success(), "{index}: {}", String::from_utf8_lossy(&done.stderr));
+        let mut slices = release.clone();
+        slices.as_object_mut().expect("an object").remove("project");
+        ours.deploy(slices).await.expect("our deploy");
+        let (one, other) = (live(&theirs).await, live(&ours).await);
+        assert_eq!(one["manifest_digest"], other["manifest_digest"], "{one:#}\n{other:#}");
+        for part in ["site", "functions", "routes", "secrets", "static_manifest_sha256", "i18n"] {
+            assert_eq!(one[part], other[part], "{part}");
+        }
+    }
 }
 
 /// Every call of the vendor's client that this gateway answers, on one project from its beginning to its end.
