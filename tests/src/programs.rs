@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-/// Crates whose programs find each other as neighbours.
-const CRATES: [&str; 4] = ["sandboxd", "sandbox-keeper", "sandbox-launch", "sandboxctl"];
+/// The programs, each of a crate of the same name; they find each other as neighbours.
+pub const NAMES: [&str; 4] = ["sandboxd", "sandbox-keeper", "sandbox-launch", "sandboxctl"];
 
-/// Names of the programs.
-pub const NAMES: [&str; 4] = CRATES;
+/// The launcher with a switch that leaves one layer out.
+pub const FAULTY_LAUNCHER: &str = "sandbox-launch-faulty";
 
 /// The path of one of [`NAMES`].
 pub fn path(name: &str) -> PathBuf {
@@ -42,7 +42,7 @@ fn build() -> PathBuf {
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--bins", "--profile", profile, "--target-dir"]).arg(target);
-    for name in CRATES {
+    for name in NAMES.into_iter().chain([FAULTY_LAUNCHER]) {
         cargo.args(["-p", name]);
     }
     let status = cargo.current_dir(repository()).stdin(Stdio::null()).status().expect("cargo starts");

@@ -98,9 +98,10 @@ pub(crate) fn make(
         Ids::Range { base } => Some(base + UID),
         Ids::Single { .. } => None,
     };
+    let rlimits = plan.rlimits.clone();
     let launcher = launch(program, plan, ids).map_err(|error| unlaunched(&error))?;
     let environment = plan::environment(&policy);
-    Ok(Sandbox::new(policy, environment, receipt, denied, launcher, leaves, owner))
+    Ok(Sandbox::new(policy, environment, receipt, denied, launcher, leaves, owner, rlimits))
 }
 
 /// What is in force. Everything listed was set up by the launcher, which fails as a whole when one

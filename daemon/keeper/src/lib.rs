@@ -20,6 +20,7 @@ pub mod probe;
 pub mod project;
 mod run;
 pub mod scheduling;
+mod selftest;
 pub mod server;
 mod slot;
 pub mod socket;

@@ -6,6 +6,7 @@
 use crate::cgroup::{Leaf, LeafPool};
 use crate::slot::{ArmError, Slot, arm};
 use crate::spawn::Launcher;
+use sandbox_launch::plan::Rlimit;
 use sandbox_policy::Policy;
 use sandbox_wire::Enforced;
 use std::collections::{BTreeMap, VecDeque};
@@ -30,6 +31,7 @@ pub(crate) struct Sandbox {
     launcher: Launcher,
     leaves: Option<LeafPool>,
     owner: Option<u32>,
+    pub rlimits: Vec<Rlimit>,
     state: Mutex<State>,
     changed: Notify,
     killed: AtomicBool,
@@ -46,6 +48,7 @@ struct State {
 }
 
 impl Sandbox {
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from what was made one after the other")]
     pub(crate) fn new(
         policy: Arc<Policy>,
         environment: BTreeMap<String, String>,
@@ -54,6 +57,7 @@ impl Sandbox {
         launcher: Launcher,
         leaves: Option<LeafPool>,
         owner: Option<u32>,
+        rlimits: Vec<Rlimit>,
     ) -> Arc<Self> {
         let sandbox = Self {
             policy,
@@ -63,6 +67,7 @@ impl Sandbox {
             launcher,
             leaves,
             owner,
+            rlimits,
             state: Mutex::default(),
             changed: Notify::new(),
             killed: AtomicBool::new(false),

@@ -9,7 +9,7 @@ use crate::pool::Sandbox;
 use crate::run::{Ask, Cause, attend, begin, run_plan};
 use crate::slot::Slot;
 use crate::spawn::Program;
-use crate::{factory, monitor, view};
+use crate::{factory, monitor, selftest, view};
 use sandbox_launch::report::{Report, Step};
 use sandbox_policy::Policy;
 use sandbox_wire::event::RunOutcome;
@@ -367,6 +367,10 @@ impl Project {
             factory::make(&project.ground, &project.program, policy, &project.spec)
         });
         let sandbox = made.await.map_err(|error| internal(&error))??;
+        if let Err(problem) = selftest::pass(&sandbox, &self.spec).await {
+            sandbox.kill();
+            return Err(problem);
+        }
         let old = lock(&self.sandboxes).insert(digest.to_owned(), Arc::clone(&sandbox));
         if let Some(old) = old {
             // Its runs go on in what they have; no new ones start in it.

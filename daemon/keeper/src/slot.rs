@@ -8,9 +8,10 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use sandbox_launch::plan::RunPlan;
 use sandbox_launch::protocol::{
-    Enforcement, FromInit, REPORT_BYTES, ToInit, ToLauncher, receive_with, send, send_order,
+    Enforcement, FromInit, REPORT_BYTES, ToInit, ToLauncher, receive_with, send, send_order, to_file,
 };
 use sandbox_launch::report::Report;
+use sandbox_launch::selftest::{Breach, SelfTest};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -232,6 +233,17 @@ impl Slot {
             Ok(Some((FromInit::Counted { others }, _))) => others,
             // The init is gone, and everything with it.
             _ => 0,
+        }
+    }
+
+    /// In place of a command: what a self-test was able to do.
+    pub(crate) async fn test(&mut self, test: &SelfTest) -> io::Result<Vec<Breach>> {
+        let file = to_file(test)?;
+        send(self.report.get_ref(), &ToInit::Test, &[file.as_fd()])?;
+        let silent = || io::Error::other("the self-test gave no answer");
+        match tokio::time::timeout(ARM_TIMEOUT, receive(&self.report)).await.map_err(|_| silent())?? {
+            Some((FromInit::Tested { breaches }, _)) => Ok(breaches),
+            _ => Err(silent()),
         }
     }
 

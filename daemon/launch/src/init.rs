@@ -4,8 +4,7 @@
 //! kills a pid namespace with its pid 1 (pid_namespaces(7)). It is not traceable, has no capability,
 //! and holds no descriptor but its report socket. Signals from inside do not reach it.
 
-use crate::exec;
-use crate::{capabilities, landlock, mounts};
+use crate::{attempts, capabilities, exec, fault, landlock, mounts};
 use ::landlock::RulesetCreated;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -15,8 +14,9 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::AsFd;
 use sandbox_launch::plan::{InitPlan, RunPlan};
-use sandbox_launch::protocol::{Enforcement, FromInit, ORDER_BYTES, ToInit, open_order, receive_with, send};
+use sandbox_launch::protocol::{Enforcement, FromInit, ORDER_BYTES, ToInit, from_file, open_order, receive_with, send};
 use sandbox_launch::report::{Report, Step};
+use sandbox_launch::selftest::SelfTest;
 use sandbox_launch::sys::{self, Stdio};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -78,21 +78,30 @@ pub(crate) fn run(plan: &InitPlan, ruleset: RulesetCreated, urgent: bool, watche
 
 /// Everything that takes rights away, in the order in which the rights are needed.
 fn isolate(plan: &InitPlan, ruleset: RulesetCreated, leaf: Vec<OwnedFd>) -> Result<Enforcement, Report> {
-    for membership in &leaf {
+    for membership in leaf.iter().filter(|_| !fault::omits("limits")) {
         // "0" is the writer itself; the keeper's rights count, since the keeper opened the file.
         rustix::io::write(membership, b"0").map_err(|errno| Report::new(Step::JoinCgroup, errno, ""))?;
     }
     drop(leaf);
     // After joining, so that the leaf is the root of what the command can see.
-    nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
-        .map_err(|errno| Report::new(Step::EnterCgroupNamespace, errno, ""))?;
+    if !fault::omits("cgroup") {
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP)
+            .map_err(|errno| Report::new(Step::EnterCgroupNamespace, errno, ""))?;
+    }
     mounts::extend_view(&plan.view)?;
-    capabilities::drop_all()?;
+    if !fault::omits("capabilities") {
+        capabilities::drop_all()?;
+    }
     sys::close_on_exec_from(3).map_err(|errno| Report::new(Step::Stdio, errno, "closed descriptors"))?;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .map_err(|errno| Report::new(Step::Fork, errno, "death signal"))?;
-    let landlock = landlock::restrict(ruleset)?;
-    sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "an init"))?;
+    let landlock = match fault::omits("landlock") {
+        true => Enforcement::Full,
+        false => landlock::restrict(ruleset)?,
+    };
+    if !fault::omits("seccomp-of-init") {
+        sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "an init"))?;
+    }
     Ok(landlock)
 }
 
@@ -194,7 +203,17 @@ impl Init<'_> {
             ToInit::Signal(signal) => drop(sys::signal_all(signal)),
             ToInit::Count => self.tell(&FromInit::Counted { others: count_others() }, &[]),
             ToInit::Linger => self.lingers = true,
+            ToInit::Test => self.test(fds),
         }
+    }
+
+    /// Tries what no command may do, says what was possible, and ends.
+    fn test(&self, fds: Vec<OwnedFd>) -> ! {
+        let test = fds.into_iter().next().map(from_file::<SelfTest>);
+        if let Some(Ok(test)) = test {
+            self.tell(&FromInit::Tested { breaches: attempts::all(&test) }, &[]);
+        }
+        sys::exit(0)
     }
 
     fn start(&mut self, plan: Option<RunPlan>, stdin: bool, fds: Vec<OwnedFd>) {

@@ -9,6 +9,7 @@ pub mod plan;
 pub mod protocol;
 pub mod report;
 pub mod seccomp;
+pub mod selftest;
 pub mod syscalls;
 
 #[allow(unsafe_code, reason = "the one place for system calls that no library wraps")]

@@ -4,8 +4,10 @@
 //! no environment, no threads, no decision. The order below is the order of isolation: whatever
 //! needs the host comes first, whatever takes rights away comes last.
 
+mod attempts;
 mod capabilities;
 mod exec;
+mod fault;
 mod init;
 mod landlock;
 mod mounts;
@@ -51,8 +53,11 @@ fn launch(control: &OwnedFd) -> Result<(LaunchPlan, RulesetCreated), Report> {
         sys::Forked::Parent(_) => sys::exit(0),
         sys::Forked::Child => {}
     }
-    namespaces::set_hostname(&plan.hostname)?;
-    if plan.own_network {
+    // In the host's own namespace it would be the host's name.
+    if !fault::omits("uts") {
+        namespaces::set_hostname(&plan.hostname)?;
+    }
+    if plan.own_network && !fault::omits("net") {
         network::bring_up_loopback()?;
     }
     if !plan.privileged {
@@ -61,10 +66,16 @@ fn launch(control: &OwnedFd) -> Result<(LaunchPlan, RulesetCreated), Report> {
     mounts::make_view(&plan.view, sources)?;
     let ruleset = landlock::prepare(&plan.landlock)?;
     rlimits::set_processors(&plan.cpus)?;
-    rlimits::set(&plan.rlimits)?;
+    if !fault::omits("rlimits") {
+        rlimits::set(&plan.rlimits)?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    capabilities::lock()?;
-    sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "the launcher"))?;
+    if !fault::omits("capability-locks") {
+        capabilities::lock()?;
+    }
+    if !fault::omits("seccomp") {
+        sys::load_seccomp(&plan.seccomp).map_err(|errno| Report::new(Step::Seccomp, errno, "the launcher"))?;
+    }
 
     // For all that follows: inits and commands start with the default actions.
     sys::reset_signals();
@@ -95,7 +106,7 @@ fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
 /// launcher's end is the end of the pid namespace and of everything inside.
 fn arm_until_closed(control: OwnedFd, plan: &LaunchPlan, ruleset: RulesetCreated) -> ! {
     while let Ok(Some((ToLauncher::Arm { urgent, watched }, fds))) = receive_with(&control, &mut [0; ARM_BYTES]) {
-        match sys::fork(namespaces::OF_INIT) {
+        match sys::fork(namespaces::of_init()) {
             Ok(sys::Forked::Child) => {
                 drop(control);
                 init::run(&plan.init, ruleset, urgent, watched, fds)

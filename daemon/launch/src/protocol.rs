@@ -5,6 +5,7 @@
 
 use crate::plan::RunPlan;
 use crate::report::Report;
+use crate::selftest::Breach;
 use rustix::fs::MemfdFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -75,6 +76,10 @@ pub enum FromInit {
         others: u32,
     },
     Failed(Report),
+    /// What the self-test was able to do.
+    Tested {
+        breaches: Vec<Breach>,
+    },
 }
 
 /// Keeper to init, on the report socket.
@@ -91,6 +96,9 @@ pub enum ToInit {
     Count,
     /// The command has ended and what it left may stay: end when nothing is left.
     Linger,
+    /// Try what no command may do, and end; the [`SelfTest`](crate::selftest::SelfTest) is in the memory file that
+    /// comes along. In place of an order.
+    Test,
 }
 
 /// How much of a layer is in force.

@@ -1,19 +1,12 @@
 //! Resource limits and processors of the commands (getrlimit(2), sched_setaffinity(2)).
 
-use rustix::process::{Resource as Kernel, Rlimit as Values};
-use sandbox_launch::plan::{Resource, Rlimit};
+use rustix::process::Rlimit as Values;
+use sandbox_launch::plan::Rlimit;
 use sandbox_launch::report::{Report, Step};
 
 pub(crate) fn set(rlimits: &[Rlimit]) -> Result<(), Report> {
     for rlimit in rlimits {
-        let resource = match rlimit.resource {
-            Resource::Data => Kernel::Data,
-            Resource::Core => Kernel::Core,
-            Resource::FileSize => Kernel::Fsize,
-            Resource::MemoryLock => Kernel::Memlock,
-            Resource::OpenFiles => Kernel::Nofile,
-            Resource::Processes => Kernel::Nproc,
-        };
+        let resource = rlimit.resource.into();
         // Never above what was inherited: an ordinary user cannot raise a hard limit.
         let hard = rustix::process::getrlimit(resource).maximum;
         let limit = hard.map_or(rlimit.limit, |hard| hard.min(rlimit.limit));

@@ -390,6 +390,14 @@ pub fn exit_status(pidfd: impl AsFd) -> Result<Option<i32>, Errno> {
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
 
+/// keyctl(2), `KEYCTL_GET_KEYRING_ID`: the number of the caller's session key ring.
+pub fn session_keyring() -> Result<i64, Errno> {
+    const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
+    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
+    // SAFETY: keyctl(2) takes plain numbers for this operation.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) })
+}
+
 /// kill(2) with pid -1: a signal to every process of the pid namespace but the caller, if that is pid 1.
 pub fn signal_all(signal: i32) -> Result<(), Errno> {
     // SAFETY: kill(2) takes plain numbers.
