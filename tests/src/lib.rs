@@ -16,6 +16,7 @@ pub mod postgres;
 pub mod probe;
 pub mod programs;
 pub mod project;
+pub mod soak;
 
 pub use daemon::{Daemon, Options};
 pub use events::EventReader;
