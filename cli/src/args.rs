@@ -199,6 +199,9 @@ pub(crate) enum DeployCommand {
         /// Five fields, as in "0 3 * * *"
         #[arg(long, value_name = "CRON")]
         schedule: Option<String>,
+        /// A package that it imports, as npm install takes it: zod, or zod@3
+        #[arg(long = "dep", value_name = "PACKAGE")]
+        deps: Vec<String>,
         #[command(flatten)]
         into: IntoArgs,
     },

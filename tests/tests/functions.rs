@@ -191,3 +191,44 @@ fn a_function_that_wants_users_is_closed() {
     assert_status(&unknown, 1);
     assert!(text(&unknown.stderr).contains("a function's name"), "{unknown:?}");
 }
+
+/// They come from where the host's own package manager gets them, into a sandbox.
+#[test]
+fn packages_are_there_before_the_release_is_live() {
+    require!("node", "npm", "network");
+    let mut site = Site::new(&json!({}));
+    let deploy = |site: &Site, code: &str, version: &str| {
+        fs::write(site.folder.join("api.mjs"), code).expect("ours");
+        let package = format!("is-number@{version}");
+        let path = site.folder.join("api.mjs").to_string_lossy().into_owned();
+        site.person.run(&["--json", "deploy", "function", "api", &path, "--dep", &package])
+    };
+    let code = "import isNumber from 'is-number';
+        export default async () => new Response(`${isNumber(42)} ${isNumber('x')}`);";
+    assert_status(&deploy(&site, code, "7.0.0"), 0);
+    assert_eq!(site.call("").text(), "true false");
+    let installed = || {
+        let all = fs::read_dir(site.person.state().with_file_name("sandboxd-gateway").join("functions"));
+        let packages =
+            all.expect("projects").flatten().map(|project| project.path().join("packages")).find(|path| path.exists());
+        let entries = fs::read_dir(packages.expect("packages")).expect("a list").flatten();
+        entries.map(|entry| entry.file_name()).collect::<Vec<_>>()
+    };
+    let before = installed();
+    assert_eq!(before.len(), 1);
+    // Other code with the same packages needs no other installation.
+    let code = "import isNumber from 'is-number'; export default async () => new Response(`second ${isNumber(1)}`);";
+    assert_status(&deploy(&site, code, "7.0.0"), 0);
+    assert_eq!((site.call("").text().as_str(), installed()), ("second true", before.clone()));
+    // What cannot be installed is never live, and leaves nothing.
+    let failed = deploy(&site, "export default async () => new Response('third')", "0.0.999");
+    assert_status(&failed, 1);
+    let problem: Value = serde_json::from_slice(&failed.stdout).expect("JSON");
+    let said = problem.to_string();
+    assert!(said.contains("FUNCTION_BUILD_FAILED") && said.contains("is-number"), "{said}");
+    assert_eq!((site.call("").text().as_str(), installed()), ("second true", before));
+    // Without packages again.
+    fs::write(site.folder.join("api.mjs"), "export default async () => new Response('plain')").expect("ours");
+    site.deploy(&json!({}));
+    assert_eq!(site.call("").text(), "plain");
+}

@@ -35,7 +35,7 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
     match command {
         DeployCommand::Init { name, new_wallet } => init(globals, name, new_wallet).await,
         DeployCommand::Site { dir, into } => site(globals, &dir, &into).await,
-        DeployCommand::Function { name, file, timeout, memory, schedule, into } => {
+        DeployCommand::Function { name, file, timeout, memory, schedule, deps, into } => {
             let code = String::from_utf8(read(&file)?)
                 .map_err(|_| Failure::new(Code::InvalidManifest, format!("{} is not UTF-8", file.display())))?;
             let function = NewFunction {
@@ -43,7 +43,7 @@ async fn perform(globals: &Globals, command: DeployCommand) -> Result<(), Failur
                 code,
                 timeout_seconds: timeout,
                 memory_mb: memory,
-                deps: Vec::new(),
+                deps,
                 schedule: schedule.map(Some),
             };
             let mut target = Target::open(globals)?;

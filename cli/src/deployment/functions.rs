@@ -10,16 +10,21 @@ use crate::ndjson::Line;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
-use run402_gateway::{CODE_FOLDER, Ended, FunctionRunner, Invocation, REPLY_LIMIT_BYTES, RunnerError, SOCKET_FOLDER};
+use run402_gateway::{
+    CODE_FOLDER, Ended, FunctionRunner, Installation, Invocation, PACKAGES_FOLDER, REPLY_LIMIT_BYTES, RunnerError,
+    SOCKET_FOLDER,
+};
 use sandbox_wire::event::Chunk;
 use sandbox_wire::{Command, CreateProject, Encoding, Event, Project, RunRequest, RunState};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use tokio::sync::Mutex;
 
 /// What node needs beside a function's own memory, in MiB.
 const NODE_MEMORY_MB: u32 = 96;
+/// Packages come from the network, and their scripts run.
+const INSTALL_POLICY: &str = "node-build";
 /// The function's log of one call.
 const LOG_LIMIT_BYTES: usize = 1 << 20;
 
@@ -79,6 +84,28 @@ impl SandboxedFunctions {
         }
         Err(failed("the daemon is not there"))
     }
+
+    /// In a project that is there for this run only.
+    async fn install_in_sandbox(&self, installation: Installation) -> Result<Ended, RunnerError> {
+        let client = self.client().await?;
+        let dir = installation.folder.to_str().ok_or_else(|| failed("the path of the gateway's state is not UTF-8"))?;
+        let body = CreateProject {
+            dir: Some(dir.to_owned()),
+            policy: Some(INSTALL_POLICY.to_owned()),
+            ..CreateProject::default()
+        };
+        let project: Project = client.post("/projects", &body).await.map_err(failed_client)?;
+        let timeout_ms = i64::try_from(installation.timeout.as_millis()).ok();
+        let request = run_of(installation.command, timeout_ms);
+        let path = format!("/projects/{}", project.id);
+        let ended = match client.post_stream(&format!("{path}/run"), &request).await {
+            Ok(stream) => follow(stream).await,
+            Err(error) => Err(failed_client(error)),
+        };
+        // One that stays costs nothing but a line in the list of projects.
+        let _ = client.delete(&path).await;
+        ended
+    }
 }
 
 fn failed_client(error: ClientError) -> RunnerError {
@@ -127,36 +154,55 @@ fn request(invocation: &Invocation) -> Result<RunRequest, RunnerError> {
     let quoted = |text: &str| serde_json::Value::String(text.to_owned()).to_string();
     let mut policy = String::from("name = \"function-call\"\nextends = \"function\"\n");
     // Writing to a String cannot fail.
+    let mut mounts = vec![(code, CODE_FOLDER), (socket, SOCKET_FOLDER)];
+    let packages = invocation
+        .packages
+        .as_ref()
+        .map(|packages| packages.to_str().ok_or_else(|| failed("the path of the gateway's state is not UTF-8")));
+    mounts.extend(packages.transpose()?.map(|packages| (packages, PACKAGES_FOLDER)));
+    let mounts: Vec<String> =
+        mounts.iter().map(|(host, at)| format!("{{ host = {}, at = {} }}", quoted(host), quoted(at))).collect();
     let _ = write!(
         policy,
-        "[filesystem]\nmount = [{{ host = {}, at = {} }}, {{ host = {}, at = {} }}]\n[limits]\nmemory = \"{}MiB\"\n",
-        quoted(code),
-        quoted(CODE_FOLDER),
-        quoted(socket),
-        quoted(SOCKET_FOLDER),
+        "[filesystem]\nmount = [{}]\n[limits]\nmemory = \"{}MiB\"\n",
+        mounts.join(", "),
         invocation.memory_mb.saturating_add(NODE_MEMORY_MB),
     );
     let mut command = invocation.command.clone();
     // node would take its share of the host for its own.
     command.insert(1, format!("--max-old-space-size={}", invocation.memory_mb));
     Ok(RunRequest {
-        command: Command::Argv(command),
-        cwd: None,
-        timeout_ms: i64::try_from(invocation.timeout.as_millis()).ok(),
         env: invocation.environment.clone(),
         stdin: Some(invocation.stdin.clone()),
+        policy_toml: Some(policy),
+        ..run_of(command, i64::try_from(invocation.timeout.as_millis()).ok())
+    })
+}
+
+/// With nothing said beside the command and its time.
+fn run_of(command: Vec<String>, timeout_ms: Option<i64>) -> RunRequest {
+    RunRequest {
+        command: Command::Argv(command),
+        cwd: None,
+        timeout_ms,
+        env: BTreeMap::new(),
+        stdin: None,
         stdin_encoding: Encoding::Utf8,
         policy: None,
-        policy_toml: Some(policy),
+        policy_toml: None,
         encoding: Encoding::Utf8,
         keep_background: false,
         on_disconnect: None,
         idempotency_key: None,
-    })
+    }
 }
 
 impl FunctionRunner for SandboxedFunctions {
     fn run(&self, invocation: Invocation) -> BoxFuture<'_, Result<Ended, RunnerError>> {
         Box::pin(self.call(invocation))
+    }
+
+    fn install(&self, installation: Installation) -> BoxFuture<'_, Result<Ended, RunnerError>> {
+        Box::pin(self.install_in_sandbox(installation))
     }
 }

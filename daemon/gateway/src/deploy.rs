@@ -82,7 +82,7 @@ impl Gateway {
         let (base, before) = self.base_release(project, spec)?;
         let after = before.apply(spec);
         check_targets(&after)?;
-        check_deps(&after)?;
+        self.check_deps(&after)?;
         check_limits(&after)?;
         if let (Some(assets), Kind::Stored) = (&spec.assets, kind) {
             check_sync(assets, &before)?;
@@ -138,6 +138,20 @@ impl Gateway {
             json!({"plan_id": record.id, "operation_id": record.operation, "plan_expires_at": ids::iso(expires)}),
         );
         Ok(planned(body, states))
+    }
+
+    /// Packages are installed by whatever runs functions.
+    fn check_deps(&self, after: &Manifest) -> Result<()> {
+        match after.functions.iter().find(|(_, function)| !function.deps.is_empty()) {
+            Some((name, _)) if self.config().functions.is_none() => Err(Refusal::deploy(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "FUNCTION_BUILD_FAILED",
+                "plan",
+                &format!("functions.{name}.deps"),
+                "this gateway was started without a way to install packages; bundle them into the function's source",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Which of these the project has.
@@ -280,17 +294,31 @@ impl Gateway {
 
     /// Each phase is written down before it begins, and may be done twice.
     async fn make_live(&self, plan: PlanRecord, spec: Spec) -> Result<()> {
+        let (plan, spec, after) = self
+            .blocking(move |gateway| {
+                let base = plan.base.as_ref().map(|id| gateway.store().release(&plan.project, id));
+                let before = base.transpose()?.flatten().map(|release| release.manifest).unwrap_or_default();
+                let after = before.apply(&spec);
+                Ok((plan, spec, after))
+            })
+            .await?;
+        // Before anything that cannot be taken back.
+        if after.functions.values().any(|function| !function.deps.is_empty()) {
+            let operation = plan.operation.clone();
+            self.blocking(move |gateway| gateway.store().set_status(&operation, "staging")).await?;
+        }
+        for (name, function) in after.functions.iter().filter(|(_, function)| !function.deps.is_empty()) {
+            self.install_packages(&plan.project, name, function).await?;
+        }
         if spec.database.as_ref().is_some_and(crate::spec::Database::changes_something) {
             let operation = plan.operation.clone();
             self.blocking(move |gateway| gateway.store().set_status(&operation, "migrating")).await?;
             self.migrate(&plan.project, &spec).await?;
         }
         self.blocking(move |gateway| {
-            let base = plan.base.as_ref().map(|id| gateway.store().release(&plan.project, id)).transpose()?.flatten();
-            let before = base.map(|release| release.manifest).unwrap_or_default();
             gateway.store().set_status(&plan.operation, "activating")?;
             let deleted = spec.secrets.as_ref().map(|secrets| secrets.delete.clone()).unwrap_or_default();
-            gateway.store().activate(&plan, &before.apply(&spec), &deleted).map(drop)
+            gateway.store().activate(&plan, &after, &deleted).map(drop)
         })
         .await
     }
@@ -344,19 +372,6 @@ pub(crate) fn merge(body: &mut Value, more: Value) {
 }
 
 /// Packages are not installed here: a function brings everything with it.
-fn check_deps(after: &Manifest) -> Result<()> {
-    match after.functions.iter().find(|(_, function)| !function.deps.is_empty()) {
-        Some((name, _)) => Err(Refusal::deploy(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "FUNCTION_BUILD_FAILED",
-            "plan",
-            &format!("functions.{name}.deps"),
-            "this gateway does not install dependencies of functions; bundle them into the function's source",
-        )),
-        None => Ok(()),
-    }
-}
-
 /// What routes and public paths point at has to be there.
 fn check_targets(after: &Manifest) -> Result<()> {
     for route in &after.routes {

@@ -25,7 +25,10 @@ mod store;
 mod tables;
 mod warnings;
 
-pub use functions::{CODE_FOLDER, Ended, FunctionRunner, Invocation, REPLY_LIMIT_BYTES, RunnerError, SOCKET_FOLDER};
+pub use functions::{
+    CODE_FOLDER, Ended, FunctionRunner, Installation, Invocation, PACKAGES_FOLDER, REPLY_LIMIT_BYTES, RunnerError,
+    SOCKET_FOLDER,
+};
 pub use gateway::{Config, Gateway, OpenError};
 pub use tables::Tables;
 

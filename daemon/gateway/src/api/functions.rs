@@ -36,10 +36,11 @@ pub(super) async fn invoke(
 }
 
 fn describe(gateway: &Gateway, at: &str, live: &Live) -> Value {
-    let Live { name, function, .. } = live;
+    let Live { project, name, function } = live;
     json!({"name": name, "url": format!("{}/functions/v1/{name}", gateway.base()), "runtime": function.runtime,
         "timeout": function.timeout_seconds(), "memory": function.memory_mb(), "schedule": function.schedule,
-        "created_at": at, "updated_at": at, "code_hash": function.code_hash(), "runtime_version": null, "deps_resolved": null})
+        "created_at": at, "updated_at": at, "code_hash": function.code_hash(), "runtime_version": null,
+        "deps_resolved": functions::packages::resolved(gateway, project, function)})
 }
 
 fn all(gateway: &Gateway, project: &Project) -> Result<Vec<(String, Live)>> {

@@ -8,11 +8,13 @@
 mod files;
 mod keys;
 mod log;
+pub(crate) mod packages;
 mod reply;
 mod schedule;
 
 pub(crate) use keys::LentKeys;
 pub(crate) use log::{Logs, Wanted};
+pub use packages::Installation;
 pub use reply::REPLY_LIMIT_BYTES;
 pub(crate) use reply::{REQUEST_LIMIT_BYTES, Request, Response};
 
@@ -32,6 +34,8 @@ use std::time::Duration;
 pub(crate) const MAX_RUNNING: usize = 16;
 /// Where its files are for a function.
 pub const CODE_FOLDER: &str = "/opt/function";
+/// Where its packages are for a function: node looks there for whatever is in a folder beside it.
+pub const PACKAGES_FOLDER: &str = "/opt/node_modules";
 /// Where the gateway's socket is for a function.
 pub const SOCKET_FOLDER: &str = "/opt/run402";
 
@@ -40,6 +44,8 @@ pub const SOCKET_FOLDER: &str = "/opt/run402";
 pub struct Invocation {
     /// Holds the function's files and nothing else; to be seen by it at [`CODE_FOLDER`], read-only.
     pub folder: PathBuf,
+    /// Has the packages that the function is deployed with, to be seen at [`PACKAGES_FOLDER`], read-only.
+    pub packages: Option<PathBuf>,
     /// Where the function may write: its own from call to call.
     pub scratch: PathBuf,
     /// The program and its arguments.
@@ -71,6 +77,9 @@ pub struct RunnerError(pub String);
 /// Runs functions somewhere safe.
 pub trait FunctionRunner: Send + Sync + fmt::Debug {
     fn run(&self, invocation: Invocation) -> BoxFuture<'_, std::result::Result<Ended, RunnerError>>;
+
+    /// Runs a package manager, with the network that it needs, in a sandbox that sees only this folder.
+    fn install(&self, installation: Installation) -> BoxFuture<'_, std::result::Result<Ended, RunnerError>>;
 }
 
 /// A function of a live release.
@@ -135,12 +144,18 @@ impl Gateway {
 
     fn invocation(&self, live: &Live, nonce: &str, request: &Request) -> Result<Invocation> {
         let files::Placed { folder, scratch } = files::place(self, live)?;
+        let packages = packages::folder(self, &live.project, &live.function).map(|folder| folder.join("node_modules"));
+        if packages.as_ref().is_some_and(|packages| !packages.is_dir()) {
+            let message = format!("the packages of function {} are not there; deploy it again", live.name);
+            return Err(Refusal::unavailable("FUNCTION_UNAVAILABLE", message));
+        }
         let mut environment = self.store().secret_values(&live.project)?;
         environment.insert("RUN402_PROJECT_ID".to_owned(), live.project.clone());
         environment.insert("RUN402_API_BASE".to_owned(), self.base());
         environment.insert("RUN402_API_SOCKET".to_owned(), format!("{SOCKET_FOLDER}/api.sock"));
         Ok(Invocation {
             folder,
+            packages,
             scratch,
             command: vec!["node".to_owned(), format!("{CODE_FOLDER}/{}", files::SHIM)],
             stdin: request.encode(nonce, live.function.entrypoint()),
