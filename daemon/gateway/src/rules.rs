@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use functions::{MAX_SCHEDULES, limits};
+pub(crate) use functions::{MAX_SCHEDULES, limits, package_name};
 pub(crate) use routes::MAX_ROUTES;
 
 /// Longer lists are refused.

@@ -7,6 +7,7 @@
 use crate::error::{Refusal, Result};
 use crate::gateway::Gateway;
 use crate::ids;
+use crate::rules::package_name;
 use crate::spec::Function;
 use axum::http::StatusCode;
 use run402::deploy::Digest;
@@ -48,17 +49,11 @@ pub(crate) fn resolved(gateway: &Gateway, project: &str, function: &Function) ->
     let read = lock.and_then(|path| fs::read(path).ok());
     let Some(lock) = read.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()) else { return Value::Null };
     let version = |dep: &String| {
-        let name = name_of(dep);
+        let name = package_name(dep);
         let version = lock["packages"].get(format!("node_modules/{name}"))?.get("version")?.clone();
         Some((name.to_owned(), version))
     };
     Value::Object(function.deps.iter().filter_map(version).collect::<Map<_, _>>())
-}
-
-/// Without the version: from the second @ of a name with a scope.
-fn name_of(dep: &str) -> &str {
-    let mut ats = dep.match_indices('@').map(|(at, _)| at).filter(|at| *at > 0);
-    ats.next().map_or(dep, |at| &dep[..at])
 }
 
 impl Gateway {
@@ -125,15 +120,6 @@ fn said(log: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_end_where_versions_begin() {
-        for (dep, name) in
-            [("zod", "zod"), ("zod@3", "zod"), ("@scope/name@1.2.3", "@scope/name"), ("@scope/name", "@scope/name")]
-        {
-            assert_eq!(name_of(dep), name);
-        }
-    }
 
     #[test]
     fn of_a_long_log_the_end_is_told() {

@@ -99,6 +99,12 @@ fn check_cron(at: &str, schedule: &str) -> Result<()> {
     }
 }
 
+/// Without the version, which begins at the second @ of a name with a scope.
+pub(crate) fn package_name(dep: &str) -> &str {
+    let mut ats = dep.match_indices('@').map(|(at, _)| at).filter(|at| *at > 0);
+    ats.next().map_or(dep, |at| &dep[..at])
+}
+
 fn check_deps(at: &str, deps: &[String]) -> Result<()> {
     if deps.len() > MAX_DEPS {
         return Err(Refusal::spec(at, format!("at most {MAX_DEPS} packages are taken")));
@@ -108,11 +114,7 @@ fn check_deps(at: &str, deps: &[String]) -> Result<()> {
         if length == 0 || length > MAX_DEP_CHARS || dep.chars().any(char::is_whitespace) {
             return Err(Refusal::spec(at, format!("{dep:?} is not a package's name with or without a version")));
         }
-        // The version begins at the second @ of a name with a scope.
-        let name = match dep[1..].find('@') {
-            Some(end) if dep.is_char_boundary(end + 1) => &dep[..=end],
-            _ => dep,
-        };
+        let name = package_name(dep);
         if FORBIDDEN_DEPS.contains(&name) {
             return Err(Refusal::spec(at, format!("{name} cannot be installed beside a function")));
         }
@@ -247,6 +249,7 @@ pub(crate) fn limits() -> Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use super::package_name;
     use crate::spec::Spec;
     use serde_json::{Value, json};
 
@@ -259,6 +262,15 @@ mod tests {
             let refusal = refusal.envelope();
             (text(&refusal["code"]), text(&refusal["details"]["resource"]))
         })
+    }
+
+    #[test]
+    fn names_of_packages_end_where_versions_begin() {
+        for (dep, name) in
+            [("zod", "zod"), ("zod@3", "zod"), ("@scope/name@1.2.3", "@scope/name"), ("@scope/name", "@scope/name")]
+        {
+            assert_eq!(package_name(dep), name);
+        }
     }
 
     #[test]
