@@ -301,21 +301,13 @@ pub(crate) fn idle(contenders: &Contenders<'_>, _: Effort) -> Vec<Row> {
         family.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
     });
     let mib = kib as f64 / 1024.0;
-    let row = |case, figure: String, target| Row {
-        case,
-        ours: figure.clone(),
-        bare: "–".to_owned(),
-        bwrap: "–".to_owned(),
-        figure,
-        target,
-    };
     vec![
-        row(
+        Row::alone(
             "memory of a project at rest",
             format!("{mib:.1} MiB in {} processes", family.len()),
             target("≤ 4 MB", Some(mib), |mib| mib > 0.0 && mib * 1.048_576 <= 4.0),
         ),
-        row(
+        Row::alone(
             "after its idle time",
             if gone && alone { "no process".to_owned() } else { "processes are left".to_owned() },
             target("no process", Some(0.0), |_| gone && alone),

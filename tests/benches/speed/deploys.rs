@@ -223,24 +223,16 @@ pub(crate) fn large_site(_: &Contenders<'_>, effort: Effort) -> Vec<Row> {
     rates.sort_unstable_by(f64::total_cmp);
     let median = rates[rates.len() / 2];
     let [client, gateway] = [client_kib, gateway_kib].map(|kib| kib as f64 / 1024.0);
-    let row = |case, figure: String, target| Row {
-        case,
-        ours: figure.clone(),
-        bare: "–".to_owned(),
-        bwrap: "–".to_owned(),
-        figure,
-        target: Some(target),
-    };
     vec![
-        row(
+        Row::alone(
             "deploying a site of 1 GiB, from the first byte hashed to live",
             format!("{median:.0} MB/s"),
-            Target { text: "≥ 300 MB/s", met: median >= 300.0 },
+            Some(Target { text: "≥ 300 MB/s", met: median >= 300.0 }),
         ),
-        row(
+        Row::alone(
             "— memory, at most",
             format!("{client:.0} MiB client, {gateway:.0} MiB gateway"),
-            Target { text: "≤ 128 MB each", met: client.max(gateway) * 1.048_576 <= 128.0 },
+            Some(Target { text: "≤ 128 MB each", met: client.max(gateway) * 1.048_576 <= 128.0 }),
         ),
     ]
 }

@@ -36,6 +36,14 @@ pub(crate) struct Row {
     pub(crate) target: Option<Target>,
 }
 
+impl Row {
+    /// Of a case that has one figure and nobody to be compared with.
+    pub(crate) fn alone(case: &'static str, figure: String, target: Option<Target>) -> Self {
+        let none = || "–".to_owned();
+        Self { case, ours: figure.clone(), bare: none(), bwrap: none(), figure, target }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) text: &'static str,

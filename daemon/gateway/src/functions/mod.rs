@@ -144,7 +144,7 @@ impl Gateway {
 
     fn invocation(&self, live: &Live, nonce: &str, request: &Request) -> Result<Invocation> {
         let files::Placed { folder, scratch } = files::place(self, live)?;
-        let packages = packages::folder(self, &live.project, &live.function).map(|folder| folder.join("node_modules"));
+        let packages = packages::mounted(self, &live.project, &live.function);
         if packages.as_ref().is_some_and(|packages| !packages.is_dir()) {
             let message = format!("the packages of function {} are not there; deploy it again", live.name);
             return Err(Refusal::unavailable("FUNCTION_UNAVAILABLE", message));
