@@ -6,6 +6,7 @@ use sandbox_tests::require;
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const CODE: &str = r#"
 import { existsSync, readFileSync, writeFileSync, writeSync, readdirSync } from 'node:fs';
@@ -231,4 +232,45 @@ fn packages_are_there_before_the_release_is_live() {
     fs::write(site.folder.join("api.mjs"), "export default async () => new Response('plain')").expect("ours");
     site.deploy(&json!({}));
     assert_eq!(site.call("").text(), "plain");
+}
+
+/// Its script replaces the folder that functions are shown by a link to one of the host's.
+#[test]
+fn a_package_cannot_have_the_host_shown_in_its_place() {
+    require!("node", "npm");
+    let site = Site::new(&json!({}));
+    let package = site.person.folder("package");
+    let script = "cd /home/user/project && rm -rf node_modules && ln -s /etc node_modules";
+    let manifest = json!({"name": "hostile", "version": "1.0.0", "scripts": {"postinstall": script}});
+    fs::write(package.join("package.json"), manifest.to_string()).expect("ours");
+    let mut npm = Command::new("npm");
+    npm.args(["pack", "--silent"]).current_dir(&package).env("HOME", site.person.home());
+    assert!(npm.output().expect("npm starts").status.success());
+    let url = serve(fs::read(package.join("hostile-1.0.0.tgz")).expect("it was packed"));
+    let before = site.call("echo").status;
+    let path = site.folder.join("api.mjs").to_string_lossy().into_owned();
+    let output = site.person.run(&["--json", "deploy", "function", "api", &path, "--dep", &url]);
+    assert_status(&output, 1);
+    let said = text(&output.stdout);
+    assert!(said.contains("FUNCTION_BUILD_FAILED") && said.contains("in place of node_modules"), "{said}");
+    assert_eq!(site.call("echo").status, before);
+}
+
+/// The same answer to every request, for as long as this program runs.
+fn serve(bytes: Vec<u8>) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/hostile-1.0.0.tgz", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // One read is all of a small request; whoever goes away asks again.
+            let _ = stream.read(&mut [0; 4096]);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                bytes.len()
+            );
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes));
+        }
+    });
+    url
 }

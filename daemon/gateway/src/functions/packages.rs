@@ -128,9 +128,9 @@ fn keep(beside: &Path, folder: &Path) -> Result<()> {
         Err(error) => return Err(error.into()),
     }
     // It will be mounted: a link would show a function whatever it leads to. No script runs any more.
-    Root::open(beside).and_then(|root| root.beneath(Path::new(PACKAGES))).map_err(|error| {
-        let message = format!("the packages' own scripts left no usable node_modules: {}", error.message);
-        Refusal::deploy(StatusCode::UNPROCESSABLE_ENTITY, "FUNCTION_BUILD_FAILED", "build", "functions", &message)
+    Root::open(beside).and_then(|root| root.beneath(Path::new(PACKAGES))).map_err(|_| {
+        let message = "a package's own script has put something else in place of node_modules";
+        Refusal::deploy(StatusCode::UNPROCESSABLE_ENTITY, "FUNCTION_BUILD_FAILED", "build", "functions", message)
     })?;
     match fs::rename(beside, folder) {
         Err(_) if folder.is_dir() => Ok(()),
