@@ -107,7 +107,7 @@ async fn of_state(state: &StateDir) -> Result<Option<Client>, Failure> {
         return Ok(Some(Client::new(Endpoint::Unix(socket), state.token().as_deref())?));
     }
     let listeners = state.running().map(|running| running.listeners).unwrap_or_default();
-    for endpoint in listeners.iter().filter_map(|text| Endpoint::parse(text).ok()) {
+    for endpoint in listeners.iter().filter_map(|text| Endpoint::parse(&from_here(text)).ok()) {
         let trusted = match &endpoint {
             Endpoint::Unix(path) => owned(path) && listens(path),
             Endpoint::Http(_) => match address(&endpoint) {
@@ -122,6 +122,17 @@ async fn of_state(state: &StateDir) -> Result<Option<Client>, Failure> {
         }
     }
     Ok(None)
+}
+
+/// Where to reach a listener on this host: one on all addresses, on loopback.
+fn from_here(listener: &str) -> String {
+    match listener.strip_prefix("http://").and_then(|address| address.parse::<SocketAddr>().ok()) {
+        Some(SocketAddr::V4(address)) if address.ip().is_unspecified() => {
+            format!("http://127.0.0.1:{}", address.port())
+        }
+        Some(SocketAddr::V6(address)) if address.ip().is_unspecified() => format!("http://[::1]:{}", address.port()),
+        _ => listener.to_owned(),
+    }
 }
 
 /// The loopback address of an endpoint.
@@ -164,6 +175,14 @@ pub(crate) async fn health(client: &Client) -> Option<Health> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_reached_on_loopback() {
+        assert_eq!(from_here("http://0.0.0.0:7402"), "http://127.0.0.1:7402");
+        assert_eq!(from_here("http://[::]:7402"), "http://[::1]:7402");
+        assert_eq!(from_here("http://10.0.0.1:7402"), "http://10.0.0.1:7402");
+        assert_eq!(from_here("unix:/run/s.sock"), "unix:/run/s.sock");
+    }
 
     #[test]
     fn a_daemon_on_all_addresses_is_on_this_one() {

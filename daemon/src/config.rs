@@ -5,6 +5,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
+use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +28,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Flags {
-    /// Where to listen: host:port (port 0 picks a free one) or unix:/path; may be repeated [default: 127.0.0.1:7402]
+    /// Where to listen: host:port (port 0 picks a free one) or unix:/path; may be repeated [default: 127.0.0.1:7402,
+    /// or the sockets of a systemd socket unit alone]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
     /// Where projects, tokens and journals are kept [default: /var/lib/sandboxd as root, else
@@ -93,6 +95,8 @@ struct RawConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Listen>,
+    /// Where sockets that we were started with listen already.
+    pub(crate) given: Vec<Listen>,
     /// Absolute; created when missing.
     pub(crate) state: PathBuf,
     pub(crate) policies: Option<PathBuf>,
@@ -143,8 +147,8 @@ pub(crate) enum ConfigError {
 }
 
 impl Config {
-    /// Reads the file that the flags name and joins both.
-    pub(crate) fn resolve(flags: Flags) -> Result<Self, ConfigError> {
+    /// Reads the file that the flags name and joins both. `given` is where we listen already.
+    pub(crate) fn resolve(flags: Flags, given: Vec<Listen>) -> Result<Self, ConfigError> {
         let raw = match &flags.config {
             None => RawConfig::default(),
             Some(path) => {
@@ -155,25 +159,31 @@ impl Config {
             }
         };
         let root = nix::unistd::geteuid().is_root();
-        Self::join(flags, raw, default_state(root, |name| std::env::var_os(name).map(PathBuf::from)))
+        Self::join(flags, raw, given, default_state(root, |name| std::env::var_os(name).map(PathBuf::from)))
     }
 
-    fn join(flags: Flags, raw: RawConfig, default_state: Option<PathBuf>) -> Result<Self, ConfigError> {
+    fn join(
+        flags: Flags,
+        raw: RawConfig,
+        given: Vec<Listen>,
+        default_state: Option<PathBuf>,
+    ) -> Result<Self, ConfigError> {
         let mut addresses = flags.listen;
         if addresses.is_empty() {
             addresses = raw.listen.unwrap_or_default();
         }
-        if addresses.is_empty() {
+        if addresses.is_empty() && given.is_empty() {
             addresses.push("127.0.0.1:7402".to_owned());
         }
         let listen = addresses.iter().map(|address| Listen::parse(address)).collect::<Result<Vec<_>, _>>()?;
         let no_auth = flags.no_auth || raw.no_auth.unwrap_or(false);
-        if no_auth && let Some(at) = listen.iter().position(|listen| !listen.is_local()) {
-            return Err(ConfigError::OpenToOthers { address: addresses[at].clone() });
+        if no_auth && let Some(open) = listen.iter().chain(&given).find(|listen| !listen.is_local()) {
+            return Err(ConfigError::OpenToOthers { address: open.to_string() });
         }
         let state = flags.state.or(raw.state).or(default_state).ok_or(ConfigError::NoState)?;
         Ok(Self {
             listen,
+            given,
             state: absolute(&state),
             policies: flags.policies.or(raw.policies).as_deref().map(absolute),
             auth: if no_auth { Auth::Off } else { Auth::Tokens },
@@ -220,6 +230,18 @@ impl Listen {
         match self {
             Self::Tcp(addresses) => addresses.iter().all(|address| address.ip().is_loopback()),
             Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addresses) => {
+                let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join(", "))
+            }
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -282,7 +304,7 @@ mod tests {
 
     fn join(listen: &[&str], no_auth: bool, toml: &str) -> Result<Config, ConfigError> {
         let flags = Flags { listen: listen.iter().map(|l| (*l).to_owned()).collect(), no_auth, ..Flags::default() };
-        Config::join(flags, toml::from_str(toml).expect("valid"), Some(PathBuf::from("/s")))
+        Config::join(flags, toml::from_str(toml).expect("valid"), Vec::new(), Some(PathBuf::from("/s")))
     }
 
     #[test]
@@ -299,6 +321,20 @@ mod tests {
         assert!(join(&["127.0.0.1:0", "unix:/x", "[::1]:0"], true, "").is_ok());
         assert!(matches!(join(&["127.0.0.1:0", "0.0.0.0:0"], true, ""), Err(ConfigError::OpenToOthers { .. })));
         assert!(join(&["0.0.0.0:0"], false, "").is_ok());
+    }
+
+    #[test]
+    fn given_sockets_take_the_place_of_the_default_and_count_as_open() {
+        let join = |listen: &[&str], no_auth, given: &str| {
+            let flags = Flags { listen: listen.iter().map(|l| (*l).to_owned()).collect(), no_auth, ..Flags::default() };
+            let given = vec![Listen::parse(given).expect("an address")];
+            Config::join(flags, RawConfig::default(), given, Some(PathBuf::from("/s")))
+        };
+        assert_eq!(join(&[], false, "0.0.0.0:80").expect("valid").listen, []);
+        assert_eq!(join(&["unix:/x"], false, "[::1]:80").expect("valid").listen.len(), 1);
+        assert!(join(&[], true, "unix:/x").is_ok() && join(&[], true, "127.0.0.1:80").is_ok());
+        let error = join(&[], true, "0.0.0.0:80").expect_err("open to others").to_string();
+        assert!(error.contains("0.0.0.0:80"), "{error}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! on no run. The first deploy starts it, and it ends with this daemon, however that ends: its standard input
 //! is a pipe that only this daemon holds. One that is there already is used as it is.
 
+use crate::activation;
 use run402::environment::Base;
 use sandbox_wire::{Code, Problem};
 use std::fs::File;
@@ -65,7 +66,7 @@ async fn start(state: &Path) -> io::Result<(Base, Option<Serving>)> {
     let log = File::options().create(true).append(true).mode(0o600).open(state.join(LOG))?;
     let mut command = Command::new(&program);
     command.args(["gateway", "--embedded"]).env("SANDBOXD_STATE", state).current_dir("/");
-    for name in ["SANDBOXD_URL", "SANDBOXD_TOKEN"] {
+    for name in ["SANDBOXD_URL", "SANDBOXD_TOKEN"].into_iter().chain(activation::VARIABLES) {
         command.env_remove(name);
     }
     // In a group of its own: what a terminal sends to this daemon is not meant for it.

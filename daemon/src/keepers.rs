@@ -4,6 +4,7 @@
 //! [`KeeperError::Absent`]; then one is started and the call repeated. A keeper outlives this process; its
 //! lock keeps it single, so that starting one too many does no harm. What a keeper logs becomes ours.
 
+use crate::activation;
 use crate::metrics::Metrics;
 use crate::projects::Entry;
 use futures::StreamExt;
@@ -71,6 +72,10 @@ impl Keepers {
         Ok(Self { program: this.with_file_name("sandbox-keeper"), cgroup_name, idle, tasks, metrics })
     }
 
+    pub(crate) fn cgroup_name(&self) -> &str {
+        &self.cgroup_name
+    }
+
     /// Does `request`; starts the project's keeper first when there is none.
     ///
     /// Cancellation leaves a keeper that is being started to itself; it exits when it stays idle.
@@ -122,6 +127,9 @@ impl Keepers {
             if is_secret(name.as_encoded_bytes()) {
                 command.env_remove(name);
             }
+        }
+        for name in activation::VARIABLES {
+            command.env_remove(name);
         }
         command.envs(SMALL_HEAP);
         let mut child = command.spawn().map_err(failed)?;

@@ -4,6 +4,7 @@
 //! journals as replies and streams. The edges (`http`) know no keeper and no SQLite; they talk to
 //! [`service::Service`] only. The service knows no status code and no header.
 
+mod activation;
 mod clock;
 mod config;
 mod deploys;
@@ -15,6 +16,7 @@ mod index;
 mod keepers;
 mod listener;
 mod metrics;
+mod notify;
 mod output;
 mod policies;
 mod projects;
@@ -28,6 +30,7 @@ mod tail;
 mod tokens;
 mod tree;
 
+use activation::Given;
 use anyhow::Context;
 use clap::Parser;
 use config::{Args, Command, Config, LogFormat};
@@ -42,9 +45,12 @@ pub fn start() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Serve(flags) => {
-            let config = Config::resolve(*flags)?;
+            // First, while there is a single thread: this changes the environment.
+            let given = Given::take()?;
+            let config = Config::resolve(*flags, given.iter().map(Given::address).collect())?;
             log_to_stderr(config.log_format);
             raise_descriptor_limit();
+            stay_when_memory_is_short();
             // Commands may keep all processors busy; requests must not wait for them.
             scheduling::wake_at_once();
             make_room_for_cgroups();
@@ -59,7 +65,7 @@ pub fn start() -> anyhow::Result<()> {
                 .enable_all()
                 .build()
                 .context("cannot start the runtime")?;
-            runtime.block_on(shutdown::serve(config))
+            runtime.block_on(shutdown::serve(config, given))
         }
     }
 }
@@ -80,6 +86,15 @@ fn make_room_for_cgroups() {
     if let Err(error) = Hierarchy::detect().settle() {
         let error = anyhow::Error::from(error);
         tracing::warn!(error = format!("{error:#}"), "cgroups cannot be prepared; see `sandboxctl doctor`");
+    }
+}
+
+/// Daemon and keepers are the last that the kernel kills when memory runs out, if this process may say so; what runs
+/// in a sandbox is the first, by its launcher. See proc_pid_oom_score_adj(5).
+fn stay_when_memory_is_short() {
+    const ALMOST_NEVER: &str = "-900";
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", ALMOST_NEVER) {
+        tracing::debug!(%error, "when memory runs out, this daemon goes before root's services, but after commands");
     }
 }
 

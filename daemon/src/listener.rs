@@ -1,9 +1,10 @@
 //! Listening sockets and the connections on them.
 //!
-//! Input: addresses and a router; output: lines that say where we listen, and answered requests. HTTP/1.1
+//! Input: addresses, or sockets that listen already, and a router; output: lines that say where we listen, and answered requests. HTTP/1.1
 //! with keep-alive. A head that does not come in time ends the connection; so does an idle one after the
 //! same time.
 
+use crate::activation::Given;
 use crate::config::Listen;
 use crate::http::Transport;
 use crate::metrics::Metrics;
@@ -52,8 +53,12 @@ pub(crate) enum ListenError {
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
-    /// Removed on drop.
-    Unix(UnixListener, PathBuf),
+    Unix {
+        listener: UnixListener,
+        path: PathBuf,
+        /// We made it, so we remove it, on drop.
+        ours: bool,
+    },
 }
 
 impl Listener {
@@ -68,6 +73,18 @@ impl Listener {
         }
     }
 
+    /// Takes over a socket that listens. Whoever made it also removes it, if anybody.
+    pub(crate) fn adopt(given: Given) -> Result<Self, ListenError> {
+        let address = given.address().to_string();
+        let listener = match given {
+            Given::Tcp(listener, _) => TcpListener::from_std(listener).map(Self::Tcp),
+            Given::Unix(listener, path) => {
+                UnixListener::from_std(listener).map(|listener| Self::Unix { listener, path, ours: false })
+            }
+        };
+        listener.map_err(|source| ListenError::Bind { address, source })
+    }
+
     /// `http://127.0.0.1:7402`, `unix:/path`.
     pub(crate) fn url(&self) -> String {
         match self {
@@ -75,14 +92,14 @@ impl Listener {
                 Ok(address) => format!("http://{address}"),
                 Err(error) => format!("http://unknown ({error})"),
             },
-            Self::Unix(_, path) => format!("unix:{}", path.display()),
+            Self::Unix { path, .. } => format!("unix:{}", path.display()),
         }
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
+        if let Self::Unix { path, ours: true, .. } = self {
             // Somebody may have removed it before; a socket left behind is taken over by the next start.
             let _ = std::fs::remove_file(path);
         }
@@ -105,7 +122,7 @@ fn bind_unix(path: &Path) -> Result<Listener, ListenError> {
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(Listener::Unix(listener, path.to_owned()))
+    Ok(Listener::Unix { listener, path: path.to_owned(), ours: true })
 }
 
 /// What all listeners have in common.
@@ -204,13 +221,25 @@ async fn accept(listener: &Listener) -> io::Result<Connection> {
             stream.set_nodelay(true)?;
             Ok(Connection::Tcp(stream))
         }
-        Listener::Unix(listener, _) => Ok(Connection::Unix(listener.accept().await?.0)),
+        Listener::Unix { listener, .. } => Ok(Connection::Unix(listener.accept().await?.0)),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_was_given_is_not_removed() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("s.sock");
+        let socket = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+        socket.set_nonblocking(true).expect("a flag");
+        let listener = Listener::adopt(Given::Unix(socket, path.clone())).expect("it listens");
+        assert_eq!(listener.url(), format!("unix:{}", path.display()));
+        drop(listener);
+        assert!(path.exists());
+    }
 
     #[tokio::test]
     async fn a_dead_socket_is_taken_over_and_a_live_one_is_not() {

@@ -308,7 +308,8 @@ fn set_end(row: &mut RunRow, end: End) {
 
 impl Drop for Ongoing {
     fn drop(&mut self) {
-        if self.over {
+        // When the process ends, the keeper and the journal know the run.
+        if self.over || self.service.leaving() {
             return;
         }
         // The rest of it moves into a task; what is left here is over.

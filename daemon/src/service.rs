@@ -84,13 +84,21 @@ pub(crate) struct Service {
     pub(crate) base_url: String,
     pub(crate) gateway: EmbeddedGateway,
     pub(crate) draining: AtomicBool,
+    /// This process ends now; what was not awaited goes on without it.
+    pub(crate) leaving: AtomicBool,
     /// Held while a project is made or deleted, so that names and folders are given once.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while the host is examined.
+    pub(crate) examining: tokio::sync::Mutex<()>,
 }
 
 impl Service {
     pub(crate) fn draining(&self) -> bool {
         self.draining.load(Relaxed)
+    }
+
+    pub(crate) fn leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
     }
 
     /// The project of this id or `url_id`, if it exists for this caller.
@@ -113,8 +121,7 @@ impl Service {
     }
 
     pub(crate) async fn doctor(self: &Arc<Self>) -> Result<DoctorReport, Error> {
-        let service = Arc::clone(self);
-        tokio::task::spawn_blocking(move || crate::doctor::report(&service.policies)).await.map_err(Error::internal)
+        crate::doctor::report(self).await
     }
 
     pub(crate) fn metrics_text(&self) -> String {

@@ -1,5 +1,6 @@
-//! The life of the daemon: start, wait for a signal or for nothing to do, drain, end.
+//! The life of the daemon: start, wait for a signal or for nothing to do, drain or hand over, end.
 
+use crate::activation::Given;
 use crate::config::Config;
 use crate::gateway::EmbeddedGateway;
 use crate::host_ids::Slots;
@@ -15,7 +16,7 @@ use crate::runs::ActiveRuns;
 use crate::service::Service;
 use crate::state::StateDir;
 use crate::tokens::{self, ADMIN_TOKEN_ID, Tokens};
-use crate::{clock, doctor, reconcile, retention};
+use crate::{clock, doctor, notify, reconcile, retention};
 use anyhow::Context;
 use sandbox_wire::Scope;
 use sha2::{Digest, Sha256};
@@ -35,15 +36,15 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 /// For answers and ends of runs that are on their way.
 const FAREWELL_TIME: Duration = Duration::from_secs(3);
 
-/// Serves until told to stop; returns when everything has ended.
-pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until told to stop; returns when everything has ended, or goes on without us.
+pub(crate) async fn serve(config: Config, given: Vec<Given>) -> anyhow::Result<()> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let state = StateDir::open(&config.state)?;
     let index = Arc::new(Index::open(state.path())?);
     // Before anybody can connect: a local client reads the token as soon as it sees the socket.
     let tokens = load_tokens(&state, &index).await?;
-    let mut listeners = Vec::new();
+    let mut listeners = given.into_iter().map(Listener::adopt).collect::<Result<Vec<_>, _>>()?;
     for listen in &config.listen {
         listeners.push(Listener::bind(listen).await?);
     }
@@ -62,24 +63,41 @@ pub(crate) async fn serve(config: Config) -> anyhow::Result<()> {
     service.tasks.spawn(retention::keep_tidy(Arc::clone(&service), stop.clone()));
     state.announce(&urls)?;
     say_where(&urls).context("cannot write to standard output")?;
+    notify::ready(&urls);
     tracing::info!(state = %state.path().display(), projects = service.registry.len(), "ready");
 
-    tokio::select! {
-        name = signals.next() => tracing::info!(signal = name, "stopping"),
-        () = idle(&service, config.idle_exit) => tracing::info!("stopping: nothing to do"),
+    let hand_over = tokio::select! {
+        sign = signals.next() => {
+            tracing::info!(signal = sign.name(), "stopping");
+            sign == Sign::HandOver
+        }
+        () = idle(&service, config.idle_exit) => {
+            tracing::info!("stopping: nothing to do");
+            false
+        }
+    };
+    service.draining.store(true, Relaxed);
+    if hand_over {
+        notify::stopping(2 * FAREWELL_TIME);
+        state.retract();
+    } else {
+        notify::stopping(config.drain + STOP_TIME + 4 * FAREWELL_TIME);
+        drain(&service, config.drain, &mut signals).await;
+        state.retract();
+        service.keepers.stop_all(service.registry.all(), STOP_TIME).await;
+        // Runs that were killed just now answer their callers and are recorded.
+        wait_for_no_runs(&service, FAREWELL_TIME).await;
     }
-    drain(&service, config.drain, &mut signals).await;
-    state.retract();
-    service.keepers.stop_all(service.registry.all(), STOP_TIME).await;
-    // Runs that were killed just now answer their callers and are recorded.
-    wait_for_no_runs(&service, FAREWELL_TIME).await;
     stop.cancel();
     connections.close();
     if tokio::time::timeout(FAREWELL_TIME, connections.wait()).await.is_err() {
         tracing::warn!(open = connections.len(), "connections are cut off");
     }
+    // From here on a caller that goes away was cut off by us, which says nothing about its run.
+    service.leaving.store(true, Relaxed);
     service.tasks.close();
-    if tokio::time::timeout(FAREWELL_TIME, service.tasks.wait()).await.is_err() {
+    // Those that wait for the ends of runs would wait until the runs end; the next daemon does it.
+    if !hand_over && tokio::time::timeout(FAREWELL_TIME, service.tasks.wait()).await.is_err() {
         tracing::debug!(tasks = service.tasks.len(), "tasks are left behind");
     }
     let index = Arc::clone(&service.index);
@@ -121,6 +139,8 @@ fn build(
         slots: doctor::has_own_ids().then(|| Mutex::new(Slots::new(seed))),
         gateway: EmbeddedGateway::default(),
         draining: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
+        examining: tokio::sync::Mutex::default(),
         changing: tokio::sync::Mutex::new(()),
         config: config.clone(),
     }))
@@ -165,17 +185,43 @@ fn say_where(urls: &[String]) -> std::io::Result<()> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Not SIGHUP, which nohup(1) has ignored: it must stay so.
+    user2: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> Sign {
         tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => Sign::Terminate,
+            _ = self.interrupt.recv() => Sign::Interrupt,
+            _ = self.user2.recv() => Sign::HandOver,
+        }
+    }
+}
+
+/// What a signal tells us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Terminate,
+    Interrupt,
+    /// End, and leave keepers and runs to the daemon that comes next.
+    HandOver,
+}
+
+impl Sign {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::HandOver => "SIGUSR2",
         }
     }
 }
@@ -199,12 +245,11 @@ async fn idle(service: &Service, after: Option<Duration>) {
     }
 }
 
-/// No new runs; those that are active may end. A second signal ends the waiting.
+/// Those that are active may end. A second signal ends the waiting.
 async fn drain(service: &Service, at_most: Duration, signals: &mut Signals) {
-    service.draining.store(true, Relaxed);
     tokio::select! {
         () = wait_for_no_runs(service, at_most) => {}
-        name = signals.next() => tracing::info!(signal = name, "not waiting any longer"),
+        sign = signals.next() => tracing::info!(signal = sign.name(), "not waiting any longer"),
     }
     if service.active.len() > 0 {
         tracing::info!(runs = service.active.len(), "killing what still runs");

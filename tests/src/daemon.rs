@@ -24,7 +24,14 @@ pub const CANARY: &str = "SANDBOX_TESTS_CANARY";
 /// The ordinary user that tests as root start a daemon as: nobody, by convention.
 pub const NOBODY: u32 = 65534;
 
-/// Ends what is left. `$1` is the folder; `$1/pid` holds the daemon's process id.
+/// Names a version 2 cgroup that belongs to whoever runs the tests, which run in another one below it: each
+/// daemon then starts in one of its own, as a unit of a service manager would.
+const DELEGATED_CGROUP: &str = "SANDBOX_TESTS_CGROUP";
+
+/// Becomes a program, in a cgroup: `$0` is its folder, the rest the program and its arguments.
+const JOIN: &str = r#"echo $$ >"$0/cgroup.procs" && exec "$@""#;
+
+/// Ends what is left. `$1` is the folder; `$1/pid` holds the daemon's process id, and `$1/cgroup` is its cgroup.
 const GUARD: &str = r#"
 cat >/dev/null
 pid=$(cat "$1/pid" 2>/dev/null)
@@ -36,6 +43,7 @@ while [ $i -lt 40 ] && [ -n "$(find /proc/[0-9]*/fd -lname "$1/*" -print -quit 2
     sleep 0.5
     i=$((i + 1))
 done
+[ ! -L "$1/cgroup" ] || find "$(readlink "$1/cgroup")" -depth -type d -exec rmdir {} \;
 rm -rf -- "$1"
 "#;
 
@@ -48,6 +56,8 @@ pub struct Options {
     pub policies: Vec<(String, String)>,
     /// As [`NOBODY`]; only root can.
     pub as_nobody: bool,
+    /// In a mount namespace of its own in which every mount is shared, as on a host with systemd; only root can.
+    pub shared_mounts: bool,
     /// Further variables of its environment.
     pub variables: Vec<(String, String)>,
 }
@@ -70,6 +80,11 @@ impl Options {
 
     pub fn as_nobody(mut self) -> Self {
         self.as_nobody = true;
+        self
+    }
+
+    pub fn with_shared_mounts(mut self) -> Self {
+        self.shared_mounts = true;
         self
     }
 
@@ -112,6 +127,19 @@ impl Home {
     }
 }
 
+impl Home {
+    /// The cgroup of the daemons of this folder, if they are to have one.
+    fn cgroup(&self) -> Option<PathBuf> {
+        let delegated = PathBuf::from(std::env::var_os(DELEGATED_CGROUP)?);
+        let (own, link) = (delegated.join(self.root.file_name()?), self.root.join("cgroup"));
+        if !own.exists() {
+            fs::create_dir(&own).expect("the cgroup is ours");
+            std::os::unix::fs::symlink(&own, link).expect("the folder is ours");
+        }
+        Some(own)
+    }
+}
+
 /// Ended when it is dropped; its keepers follow as soon as they are idle.
 #[derive(Debug)]
 pub struct Daemon {
@@ -140,11 +168,12 @@ impl Daemon {
 
     #[track_caller]
     fn start_in(home: Arc<Home>, options: Options) -> Self {
-        let mut command = program(options.as_nobody);
+        let mut command = program(&options, home.cgroup());
         let given = |name: &str| options.args.iter().any(|arg| arg == name);
         command.args(["serve", "--listen", "127.0.0.1:0", "--state"]).arg(home.root.join("state"));
         command.arg("--policies").arg(home.root.join("policies"));
-        for (name, value) in [("--idle", "5s"), ("--drain", "2s"), ("--idle-exit", "10m")] {
+        let idle = format!("{}s", 5 * host::patience());
+        for (name, value) in [("--idle", idle.as_str()), ("--drain", "2s"), ("--idle-exit", "10m")] {
             if !given(name) {
                 command.args([name, value]);
             }
@@ -295,9 +324,19 @@ fn raw(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("process ids are positive and small"))
 }
 
-/// The command that becomes sandboxd: the process keeps its id through setpriv(1).
-fn program(as_nobody: bool) -> Command {
-    if !as_nobody {
+/// The command that becomes sandboxd: the process keeps its id through sh(1), unshare(1) and setpriv(1).
+fn program(options: &Options, cgroup: Option<PathBuf>) -> Command {
+    if options.shared_mounts {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "shared", "--"]).arg(programs::path("sandboxd"));
+        return command;
+    }
+    if let Some(cgroup) = cgroup.filter(|_| !options.as_nobody) {
+        let mut command = Command::new("sh");
+        command.args(["-c", JOIN]).arg(cgroup).arg(programs::path("sandboxd"));
+        return command;
+    }
+    if !options.as_nobody {
         return Command::new(programs::path("sandboxd"));
     }
     assert!(is_root(), "only root can become somebody else");

@@ -76,6 +76,7 @@ fn probe(feature: &str) -> Option<String> {
         ),
         "postgres" => unless(crate::postgres::can_start(), "PostgreSQL's server is not installed"),
         "network" => npm_reaches_its_registry(),
+        "subordinate" => subordinate(),
         "x86_64" => unless(cfg!(target_arch = "x86_64"), "another processor"),
         "node" | "npm" | "git" | "python3" | "gcc" | "make" | "chromium" | "script" | "setsid" | "ps" | "free" => {
             let there = PROGRAM_FOLDERS.iter().any(|folder| Path::new(folder).join(feature).exists());
@@ -98,7 +99,8 @@ fn cgroup() -> bool {
     let name = format!("sandbox-tests-probe-{}", crate::host::unique());
     let probes = mounts.iter().filter_map(|line| {
         let (place, kind) = line.split_once(" - ")?;
-        let at = place.split(' ').nth(4)?;
+        let mut place = place.split(' ').skip(3);
+        let (root, at) = (place.next()?, place.next()?);
         let fields: Vec<&str> = kind.split(' ').collect();
         let controllers = match *fields.first()? {
             "cgroup" if fields.last()?.split(',').any(|option| option == "memory") => "memory",
@@ -110,7 +112,8 @@ fn cgroup() -> bool {
             let mine = parts.next()?.split(',').any(|controller| controller == controllers);
             if mine { parts.next() } else { None }
         })?;
-        let folder = Path::new(at).join(path.trim_start_matches('/'));
+        // A container may be shown a part of the tree, at any place.
+        let folder = Path::new(at).join(Path::new(path).strip_prefix(root).ok()?);
         let limits = controllers == "memory"
             || fs::read_to_string(folder.join("cgroup.controllers")).is_ok_and(|list| list.contains("memory"));
         Some(limits && fs::create_dir(folder.join(&name)).is_ok() && fs::remove_dir(folder.join(&name)).is_ok())
@@ -121,6 +124,23 @@ fn cgroup() -> bool {
 
 fn landlock() -> bool {
     Daemon::shared().project().run("true").enforced.landlock_abi.is_some()
+}
+
+/// Root has set ids aside for this ordinary user, and the two programs that map them are there.
+fn subordinate() -> Option<String> {
+    if is_root() {
+        return Some("root has all ids".to_owned());
+    }
+    if !["newuidmap", "newgidmap"].iter().all(|name| Path::new("/usr/bin").join(name).exists()) {
+        return Some("newuidmap and newgidmap are not installed".to_owned());
+    }
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten()?.name;
+    let listed = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| line.split(':').next() == Some(user.as_str()))
+    };
+    let both = listed("/etc/subuid") && listed("/etc/subgid");
+    if both { None } else { Some(format!("/etc/subuid and /etc/subgid do not name {user}")) }
 }
 
 /// As a sandbox would: without this user's own settings.

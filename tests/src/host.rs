@@ -103,6 +103,12 @@ pub fn mounts() -> Vec<String> {
     table.lines().map(str::to_owned).collect()
 }
 
+/// How many times longer than elsewhere things may take here: `SANDBOX_TESTS_PATIENCE`, 1 when not set. For
+/// machines without hardware of their own.
+pub fn patience() -> u32 {
+    std::env::var("SANDBOX_TESTS_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// Tries until it is true; whether it became so in time.
 pub fn eventually(within: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let give_up = Instant::now() + within;

@@ -298,6 +298,34 @@ fn a_folder_of_a_policys_deny_list_cannot_be_opened() {
     assert_eq!(project.ok("cat .env keys/key"), "secret\nsecret\n");
 }
 
+/// A copy of a shared mount is its peer: what is mounted on the one shows on the other.
+#[test]
+fn no_mount_of_a_view_shows_on_a_host_whose_mounts_are_shared() {
+    require!("root");
+    let policy = "name = 'guarded'\nextends = 'default'\n[filesystem]\ndeny = ['~/project/.env', '~/project/keys']\n";
+    let daemon = Options::default().policy("guarded", policy).with_shared_mounts().start();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    fs::write(folder.path().join(".env"), "secret").expect("the folder is ours");
+    fs::create_dir(folder.path().join("keys")).expect("the folder is ours");
+    fs::write(folder.path().join("keys/key"), "secret").expect("the folder is ours");
+    let host = Path::new("/proc").join(daemon.pid.to_string());
+    let mounts = || fs::read_to_string(host.join("mountinfo")).expect("the daemon runs");
+    let before = mounts();
+    assert!(before.contains(" shared:"), "{before}");
+    for body in [json!({"policy": "guarded", "dir": folder.path()}), json!({"policy": "guarded"})] {
+        let project = daemon.project_with(&body);
+        let result = project.run("cat .env keys/key; true");
+        assert_eq!(result.stdout, "", "{result:?}");
+        assert_eq!(mounts(), before);
+        let seen = host.join("root").join(folder.path().strip_prefix("/").expect("absolute"));
+        for file in [".env", "keys/key"] {
+            assert_eq!(fs::read_to_string(seen.join(file)).expect("it is not covered"), "secret");
+        }
+    }
+    assert_eq!(daemon.client.get("/doctor").ok()["default_policy_enforceable"], true);
+    assert_eq!(mounts(), before);
+}
+
 #[test]
 fn mounts_of_a_policy_are_there_and_read_only() {
     let folder = tempfile::tempdir().expect("a temporary directory");
@@ -318,6 +346,24 @@ fn mounts_of_a_policy_are_there_and_read_only() {
     assert_eq!(fs::read_to_string(folder.path().join("tool")).expect("there"), "version 1\n");
 }
 
+/// What an ordinary user's own id alone cannot give: groups stay with whoever may not set them.
+#[test]
+fn subordinate_ids_take_the_users_groups_away() {
+    // Root has all ids, and gives each project its own.
+    if features::is_root() {
+        return;
+    }
+    require!("subordinate");
+    let project = project();
+    let result = project.run("id -u; id -G; cat /proc/self/setgroups; wc -l </proc/self/uid_map; touch mine");
+    assert_eq!(result.stdout, "1000\n1000\nallow\n3\n", "{result:?}");
+    assert_eq!(result.enforced.ids, "subordinate");
+    let mine = Daemon::shared().state().join("projects").join(&project.id).join("workspace/mine");
+    let owner = std::fs::metadata(&mine).expect("the command made it");
+    let user = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    assert_eq!((owner.uid(), owner.gid()), user, "files stay the user's");
+}
+
 #[test]
 fn the_receipt_is_true() {
     for policy in ["default", "node-build"] {
@@ -333,7 +379,8 @@ fn the_receipt_is_true() {
         let network = if policy == "default" { "none" } else { "host" };
         assert_eq!(enforced.network, network);
         assert_eq!(enforced.namespaces.iter().any(|name| name == "net"), network == "none");
-        assert_eq!(enforced.ids, if features::is_root() { "range" } else { "single" });
+        let ids: &[&str] = if features::is_root() { &["range"] } else { &["subordinate", "single"] };
+        assert!(ids.contains(&enforced.ids.as_str()), "{enforced:?}");
         assert_eq!(enforced.seccomp, "default");
         if enforced.cgroup == "none" {
             assert!(enforced.missing.iter().any(|text| text.to_lowercase().contains("cgroup")), "{enforced:?}");

@@ -33,7 +33,7 @@ fn fork_bomb_is_contained() {
         let started = Instant::now();
         let command = bomb.replace("MARKER", &marker);
         let result = project.run_with(&json!({"command": command, "timeout_ms": 1500}));
-        assert!(started.elapsed() < Duration::from_secs(6), "{bomb}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(6) * host::patience(), "{bomb}: {:?}", started.elapsed());
         assert!(result.usage.pids_peak.is_some_and(|peak| peak <= 64), "{bomb}: {:?}", result.usage);
         let named = result.denials.iter().any(|denial| denial.subject.contains("pids"));
         assert!(named, "{bomb}: nothing says why it failed: {result:?}");
@@ -127,7 +127,7 @@ fn disk_is_limited() {
         let elapsed = started.elapsed();
         let used = disk_bytes(&daemon.state().join("projects").join(&project.id));
         assert!(!result.timed_out, "{name}: nobody stopped it: {result:?}");
-        assert!(elapsed < Duration::from_secs(10), "{name}: stopped only after {elapsed:?}");
+        assert!(elapsed < Duration::from_secs(10) * host::patience(), "{name}: stopped only after {elapsed:?}");
         let named = result.denials.iter().any(|denial| denial.subject.contains("disk"));
         let quota = result.enforced.disk == "quota" && result.stderr.to_lowercase().contains("quota");
         // A single file cannot be larger than the project: RLIMIT_FSIZE stops it at once.
@@ -167,7 +167,7 @@ fn core_files_and_locked_memory_are_limited() {
 #[test]
 fn output_flood_leaves_memory_flat() {
     let (daemon, project) = small();
-    let result = project.run_with(&json!({"command": "yes & yes >&2", "timeout_ms": 1500}));
+    let result = project.run_with(&json!({"command": "yes & yes >&2", "timeout_ms": 1500 * host::patience()}));
     assert!(result.timed_out || result.killed_by.is_some(), "{result:?}");
     assert!(
         result.stdout_bytes > 2 * MIB && result.stderr_bytes > 2 * MIB,
@@ -291,9 +291,9 @@ fn a_thousand_processes_are_killed_at_once() {
     assert!(project.events(&run, sandbox_tests::events::NDJSON, 0).any(|event| event.name == "stdout"));
     let started = Instant::now();
     project.client.delete(&project.path(&format!("/runs/{run}")));
-    let result = project.wait(&run, Duration::from_secs(5));
+    let result = project.wait(&run, Duration::from_secs(5) * host::patience());
     // A deadline's grace is part of it: first SIGTERM, then SIGKILL.
-    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(3) * host::patience(), "{:?}", started.elapsed());
     assert_eq!(result.status, RunState::Cancelled);
     host::assert_gone(&marker);
 }

@@ -45,6 +45,33 @@ fn runs_survive_a_killed_daemon() {
 }
 
 #[test]
+fn a_daemon_that_hands_over_leaves_runs_to_the_next_one() {
+    let daemon = Daemon::start();
+    let project = daemon.project();
+    let lines = (0..40).map(|n| format!("{n}\n")).collect::<String>();
+    let command = "i=0; while [ $i -lt 40 ]; do echo $i; sleep 0.2; i=$((i+1)); done; exit 3";
+    project.start(&json!({ "command": command }));
+    // The run of a caller who waits is not killed because the daemon hangs up.
+    let waiting = project.stream_as(NDJSON, &json!({ "command": command }));
+    std::thread::sleep(Duration::from_millis(500));
+    daemon.signal(Signal::SIGUSR2);
+    let status = daemon.ended(Duration::from_secs(8)).expect("it does not wait for runs");
+    assert!(status.success(), "{status}");
+    drop(waiting);
+    let next = daemon.restart();
+    let adopted = next.adopt(&project);
+    leave(project);
+    let runs = adopted.runs();
+    assert_eq!(runs.len(), 2);
+    for id in runs.iter().map(|run| run["run_id"].as_str().expect("an id").to_owned()) {
+        let result = adopted.wait(&id, Duration::from_secs(10));
+        assert_eq!((result.status, result.exit_code), (RunState::Exited, Some(3)), "{result:?}");
+        assert_eq!(result.stdout, lines);
+    }
+    assert_eq!(adopted.ok("echo next"), "next\n");
+}
+
+#[test]
 fn a_run_that_ends_while_no_daemon_is_there_is_not_lost() {
     let daemon = Daemon::start();
     let project = daemon.project();

@@ -1,8 +1,7 @@
 //! How much of the disk a project uses, and whether that is more than its policy allows.
 //!
 //! Input: the project's folders and a limit; output: [`DiskUsage`] and, five times a second while
-//! something runs, [`DiskState`]. Measured, not asked of the file system: a project quota
-//! (quota on ext4 and xfs by `prjquota`) is only looked for and reported, by [`project_quota`].
+//! something runs, [`DiskState`]. Measured, not asked of the file system: project quotas are not used.
 //!
 //! Measuring means walking, and walking costs a microsecond or two per file. So a tick asks the file
 //! system how full it is (statvfs(3)) and walks only when that could matter: when it grew by half of
@@ -14,7 +13,7 @@ mod walk;
 
 use rustix::fs::StatVfs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use walk::{ENTRY_BYTES, Walk};
 
@@ -59,23 +58,6 @@ pub enum DiskState {
 /// What the folders and all below them take.
 pub fn usage(dirs: &[PathBuf]) -> Result<DiskUsage, DiskError> {
     Ok(Walk::over(dirs, None, Instant::now() + LONGEST_WALK)?.usage)
-}
-
-/// Whether the file system that holds `path` counts by project, as a mount option says.
-pub fn project_quota(path: &Path) -> bool {
-    let Ok(path) = path.canonicalize() else { return false };
-    // The deepest mount point above; of several on the same, the last hides the others.
-    let mounts = crate::mounts::own_mounts();
-    let holder = mounts
-        .iter()
-        .filter(|mount| path.starts_with(&mount.point))
-        .max_by_key(|mount| mount.point.components().count());
-    holder.is_some_and(has_project_quota)
-}
-
-/// `pquota` is what xfs says.
-pub(crate) fn has_project_quota(mount: &crate::mounts::Mount) -> bool {
-    ["prjquota", "pquota"].iter().any(|option| mount.has_super_option(option))
 }
 
 /// Watches the folders of one project.
@@ -287,6 +269,5 @@ mod tests {
     fn a_folder_that_is_gone_is_named() {
         let error = usage(&[PathBuf::from("/nonexistent/folder")]).unwrap_err();
         assert_eq!(error.to_string(), "cannot open /nonexistent/folder: No such file or directory (os error 2)");
-        assert!(!project_quota(Path::new("/nonexistent/folder")));
     }
 }

@@ -4,9 +4,12 @@ use crate::api::KeeperSpec;
 use crate::cgroup::{Controller, Hierarchy, Kind, LeafPool, Precedence, ProjectGroup};
 use crate::plan::{self, Facts, UID};
 use crate::pool::Sandbox;
+use crate::probe::{Examination, Privilege, find_program, gaps, sentence};
 use crate::project::internal;
-use crate::spawn::{Ids, Program, SpawnError, launch};
+use crate::spawn::{Ids, Launcher, Program, SpawnError, launch};
+use crate::subordinate::Subordinate;
 use crate::view;
+use sandbox_launch::plan::LaunchPlan;
 use sandbox_launch::report::Step;
 use sandbox_policy::{Layer, NetworkMode, Policy, SyscallProfile};
 use sandbox_wire::{Code, Enforced, Problem};
@@ -24,7 +27,7 @@ impl Ground {
     pub(crate) fn survey() -> Self {
         let hierarchy = Hierarchy::detect();
         let facts = Facts {
-            privileged: rustix::process::geteuid().is_root(),
+            privileged: Privilege::of_this_process().is_some(),
             cgroups: hierarchy.has(Controller::Memory) && hierarchy.has(Controller::Pids),
             cpus: usable_cpus(),
             memory_total_bytes: total_memory(),
@@ -79,7 +82,7 @@ pub(crate) fn make(
 ) -> Result<Arc<Sandbox>, Box<Problem>> {
     let leaves = ground.leaves(&policy, spec);
     let facts = Facts { cgroups: ground.facts.cgroups && leaves.is_some(), ..ground.facts.clone() };
-    let receipt = receipt(&policy, ground, &facts, spec);
+    let mut receipt = receipt(&policy, ground, &facts, spec);
     check_required(&policy, &receipt, &facts)?;
     let denied = view::denied_now(&policy, spec);
     let plan = plan::plan(&policy, spec, &facts).map_err(|error| match error {
@@ -90,18 +93,35 @@ pub(crate) fn make(
         ),
         plan::PlanError::Workspace { .. } => Box::new(Problem::new(Code::InvalidDirectory, error.to_string())),
     })?;
-    let ids = match spec.id_base {
-        Some(base) if facts.privileged => Ids::Range { base },
-        _ => Ids::Single { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
-    };
-    let owner = match ids {
-        Ids::Range { base } => Some(base + UID),
-        Ids::Single { .. } => None,
-    };
+    let owner = spec.id_base.filter(|_| facts.privileged).map(|base| base + UID);
     let rlimits = plan.rlimits.clone();
-    let launcher = launch(program, plan, ids).map_err(|error| unlaunched(&error))?;
+    let (launcher, ids) = launch_as(&facts, spec, program, &plan).map_err(|error| unlaunched(&error, program, spec))?;
+    receipt.ids = ids.to_owned();
     let environment = plan::environment(&policy);
     Ok(Sandbox::new(policy, environment, receipt, denied, launcher, leaves, owner, rlimits))
+}
+
+/// Launches with as many ids as there are, and says which.
+fn launch_as(
+    facts: &Facts,
+    spec: &KeeperSpec,
+    program: &Program,
+    plan: &LaunchPlan,
+) -> Result<(Launcher, &'static str), SpawnError> {
+    if let Some(base) = spec.id_base.filter(|_| facts.privileged) {
+        return Ok((launch(program, plan, &Ids::Range { base })?, "range"));
+    }
+    if !facts.privileged
+        && let Ok(subordinate) = Subordinate::find(find_program)
+    {
+        match launch(program, plan, &Ids::Subordinate(subordinate)) {
+            // Their programs may have lost the right to map, as in a container with no_new_privs.
+            Err(SpawnError::MapIds(error)) => tracing::info!(%error, "no subordinate ids: the user's own must do"),
+            other => return Ok((other?, "subordinate")),
+        }
+    }
+    let single = Ids::Single { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    Ok((launch(program, plan, &single)?, "single"))
 }
 
 /// What is in force. Everything listed was set up by the launcher, which fails as a whole when one
@@ -114,16 +134,7 @@ fn receipt(policy: &Policy, ground: &Ground, facts: &Facts, spec: &KeeperSpec) -
     }
     namespaces.extend(["ipc", "uts", "cgroup"]);
     let landlock_abi = sandbox_launch::sys::landlock_abi();
-    let mut missing = Vec::new();
-    if landlock_abi.is_none() {
-        missing.push(
-            "Landlock is not enabled in this kernel: boot with lsm=landlock,… ; the view and its read-only mounts hold meanwhile"
-                .to_owned(),
-        );
-    }
-    for lack in ground.hierarchy.missing() {
-        missing.push(format!("{}: {}", lack.why, lack.mend));
-    }
+    let missing = gaps(landlock_abi, &ground.hierarchy).iter().map(sentence).collect();
     Enforced {
         policy: policy.name().to_owned(),
         namespaces: namespaces.into_iter().map(str::to_owned).collect(),
@@ -157,11 +168,15 @@ fn check_required(policy: &Policy, receipt: &Enforced, facts: &Facts) -> Result<
     };
     let Some(lacking) = policy.require().iter().find(|layer| !has(layer)) else { return Ok(()) };
     let name = format!("{lacking:?}").to_lowercase();
-    let why = receipt.missing.first().cloned().unwrap_or_else(|| match lacking {
-        Layer::Ids => "own host ids need a daemon that runs as root".to_owned(),
-        Layer::Net => "network mode `host` shares the host's network".to_owned(),
-        _ => "run `sandboxctl doctor` for the cause".to_owned(),
-    });
+    let said = |check: &str| receipt.missing.iter().find(|sentence| sentence.starts_with(check)).cloned();
+    let why = match lacking {
+        Layer::Ids => Some("own host ids need a daemon that runs as root".to_owned()),
+        Layer::Net => Some("network mode `host` shares the host's network".to_owned()),
+        Layer::Landlock => said("Landlock"),
+        Layer::Limits => said("cgroup limits"),
+        _ => None,
+    };
+    let why = why.unwrap_or_else(|| "run `sandboxctl doctor` for the cause".to_owned());
     let text =
         format!("the policy {} requires the layer `{name}`, which this host does not give: {why}", policy.name());
     Err(Box::new(
@@ -172,8 +187,8 @@ fn check_required(policy: &Policy, receipt: &Enforced, facts: &Facts) -> Result<
     ))
 }
 
-/// The launcher's failures that the owner of the host can mend.
-fn unlaunched(error: &SpawnError) -> Box<Problem> {
+/// The launcher's failures that the owner of the host can mend, with the doctor's word for the cause.
+fn unlaunched(error: &SpawnError, program: &Program, spec: &KeeperSpec) -> Box<Problem> {
     let layer = match error {
         SpawnError::Step(report) => match report.step {
             Step::EnterUserNamespace | Step::SetIds => Some("user"),
@@ -189,6 +204,7 @@ fn unlaunched(error: &SpawnError) -> Box<Problem> {
                 );
             }
             Step::EnterNamespaces => Some("namespaces"),
+            Step::Hostname => Some("uts"),
             Step::Mount | Step::PivotRoot => Some("mnt"),
             Step::Loopback => Some("net"),
             _ => None,
@@ -201,11 +217,11 @@ fn unlaunched(error: &SpawnError) -> Box<Problem> {
         Some(layer) => {
             tracing::error!(%error, "no sandbox");
             let text = format!("this host does not let the sandbox be made: {error}");
-            Box::new(
-                Problem::new(Code::LayerUnavailable, text)
-                    .with("layer", layer)
-                    .next("run `sandboxctl doctor`: it names the setting that forbids it"),
-            )
+            let problem = |text| Problem::new(Code::LayerUnavailable, text).with("layer", layer);
+            Box::new(match Examination::by(program, &spec.project_dir).obstacle() {
+                Some(line) => problem(format!("{text} ({}: {})", line.check, line.found)).next(line.mend),
+                None => problem(text).next("run `sandboxctl doctor`"),
+            })
         }
     }
 }

@@ -33,6 +33,8 @@ fn main() -> anyhow::Result<()> {
     let _ = rustix::process::setsid();
     std::env::set_current_dir("/").context("cannot change to /")?;
     let _ = sandbox_launch::sys::set_slice(SLICE_NS); // kernels before 6.12 have none
+    // Launchers leave their parent. Whoever is pid 1 of a container may not reap what it does not know.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("cannot become a subreaper")?;
     prepare_folders(&spec)?;
 
     let lock = OpenOptions::new().create(true).append(true).mode(0o600).open(spec.project_dir.join("keeper.lock"));

@@ -20,7 +20,7 @@ pub use sandbox_policy::{HOME, PROJECT as WORKSPACE};
 /// What the keeper found out about itself and the host before planning.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Started as root: sources are opened with the host's rights, ids are a range.
+    /// With CAP_SYS_ADMIN: sources are opened with the host's rights, ids can be a range.
     pub privileged: bool,
     /// Limits of memory and processes come from cgroups.
     pub cgroups: bool,

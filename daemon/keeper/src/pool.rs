@@ -4,12 +4,14 @@
 //! none waits for one that is made for him. An init is used once.
 
 use crate::cgroup::{Leaf, LeafPool};
-use crate::slot::{ArmError, Slot, arm};
+use crate::slot::{ArmError, Pidfd, Slot, arm};
 use crate::spawn::Launcher;
+use rustix::process::{WaitId, WaitIdOptions};
 use sandbox_launch::plan::Rlimit;
 use sandbox_policy::Policy;
 use sandbox_wire::Enforced;
 use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -189,8 +191,32 @@ impl Sandbox {
     pub(crate) fn wait_dead(&self, timeout: std::time::Duration) -> bool {
         let mut fds = [rustix::event::PollFd::new(&self.launcher.pidfd, rustix::event::PollFlags::IN)];
         let timeout = rustix::event::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: 0 };
-        matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1..))
+        let dead = matches!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1..));
+        if dead {
+            bury(self.launcher.pidfd.as_fd());
+        }
+        dead
     }
+
+    /// Reaps the sandbox's first process whenever it ends; does not keep the sandbox.
+    pub(crate) fn bury_when_dead(&self) {
+        match self.launcher.pidfd.try_clone().map(Pidfd::new) {
+            Ok(pidfd) => {
+                tokio::spawn(async move {
+                    pidfd.dead().await;
+                    bury(pidfd.as_fd());
+                });
+            }
+            Err(error) => tracing::warn!(%error, "a dead sandbox will stay in the table of processes"),
+        }
+    }
+}
+
+/// Takes the exit status of the launcher, which nobody wants to know.
+fn bury(pidfd: BorrowedFd<'_>) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    // Somebody else's child, or buried already: as good.
+    let _ = rustix::process::waitid(WaitId::PidFd(pidfd), options);
 }
 
 /// Counts somebody who waits for as long as it lives.

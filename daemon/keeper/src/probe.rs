@@ -1,14 +1,19 @@
 //! What this kernel and this user may do.
 //!
-//! Input: `/proc`, `/sys`, the environment; output: [`Host`], from which plans and receipts are made,
-//! and the doctor's lines ([`doctor`]). Everything here is looked up, nothing is tried: a step that
-//! tries things appends its own lines. Reading it all takes a few milliseconds, once per start.
+//! Input: `/proc`, `/sys`, the environment; output: [`Host`], what was looked up, and [`Examination`], what was
+//! tried as well: each kernel feature by a launcher in a process of its own. The doctor's lines come from both, and
+//! so do the sentences of receipts and refusals. Looking takes a few milliseconds, trying some twenty.
 
 mod doctor;
+mod examination;
+mod mend;
+
+pub(crate) use doctor::{gaps, sentence};
+pub use examination::Examination;
 
 use crate::cgroup::Hierarchy;
-use crate::disk::has_project_quota;
 use crate::mounts::{self, Mount};
+use crate::subordinate::{Lack, Subordinate};
 use std::path::{Path, PathBuf};
 
 /// What was found.
@@ -25,19 +30,21 @@ pub struct Host {
     pub user_namespaces: UserNamespaces,
     pub container: Option<Container>,
     pub cgroups: Hierarchy,
-    /// Actions that a seccomp filter can take; empty without seccomp.
-    pub seccomp_actions: Vec<String>,
-    /// Pressure stall information in `/proc/pressure`.
+    /// Pressure stall information can be read from `/proc/pressure`; with `psi=0` the file is there and cannot.
     pub pressure: bool,
-    pub overlay: bool,
+    /// This process runs under a seccomp filter already, as in a container.
+    pub filtered: bool,
+    /// The AppArmor profile that confines this process.
+    pub apparmor: Option<String>,
     /// What hides or write-protects parts of `/proc`: with any of it, a process without privilege
     /// cannot mount a `/proc` of its own.
     pub proc_masks: Vec<PathBuf>,
-    /// Mount points whose file systems count by project.
-    pub project_quotas: Vec<PathBuf>,
+    /// What hides or write-protects parts of `/sys`.
+    pub sys_masks: Vec<PathBuf>,
     /// `vm.memfd_noexec`: 2 forbids to execute from memory.
     pub memfd_noexec: u8,
-    pub newuidmap: Option<PathBuf>,
+    /// Ids that root has set aside for this user.
+    pub subordinate: Result<Subordinate, Lack>,
     pub programs: Vec<Program>,
 }
 
@@ -52,7 +59,11 @@ pub enum Privilege {
 }
 
 impl Privilege {
-    /// May mount, map ids and set up namespaces without a user namespace first.
+    pub fn of_this_process() -> Self {
+        privilege(&text("/proc/self/status"), &text("/proc/self/uid_map"))
+    }
+
+    /// May mount, and open what is mounted, without a user namespace first.
     pub fn is_some(self) -> bool {
         self != Self::None
     }
@@ -102,13 +113,13 @@ impl Host {
             user_namespaces: user_namespaces(Path::new("/proc")),
             container: container(),
             cgroups: Hierarchy::detect(),
-            seccomp_actions: words(&text("/proc/sys/kernel/seccomp/actions_avail")),
-            pressure: Path::new("/proc/pressure/memory").exists(),
-            overlay: has_filesystem(&text("/proc/filesystems"), "overlay"),
+            pressure: !text("/proc/pressure/memory").is_empty(),
+            filtered: status_field(&status, "Seccomp:") == Some("2"),
+            apparmor: confined(&text("/proc/self/attr/current")),
             proc_masks: proc_masks(&mounts),
-            project_quotas: points(&mounts, has_project_quota),
+            sys_masks: points(&mounts, |mount| mount.point.starts_with("/sys") && hides_sys(mount)),
             memfd_noexec: text("/proc/sys/vm/memfd_noexec").trim().parse().unwrap_or_default(),
-            newuidmap: find_program("newuidmap"),
+            subordinate: Subordinate::find(find_program),
             programs: PROGRAMS.map(|name| Program { name, path: find_program(name) }).into(),
         }
     }
@@ -117,11 +128,6 @@ impl Host {
     pub fn kernel_version(&self) -> (u32, u32) {
         let mut numbers = self.kernel.split(|byte: char| !byte.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-    }
-
-    /// Namespaces can be made, one way or the other.
-    pub fn can_isolate(&self) -> bool {
-        self.privilege.is_some() || self.user_namespaces == UserNamespaces::Allowed
     }
 }
 
@@ -136,11 +142,8 @@ fn words(text: &str) -> Vec<String> {
 
 fn privilege(status: &str, uid_map: &str) -> Privilege {
     const CAP_SYS_ADMIN: u32 = 21;
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-        .unwrap_or_default();
+    let effective =
+        status_field(status, "CapEff:").and_then(|set| u64::from_str_radix(set, 16).ok()).unwrap_or_default();
     if effective >> CAP_SYS_ADMIN & 1 == 0 {
         return Privilege::None;
     }
@@ -149,6 +152,16 @@ fn privilege(status: &str, uid_map: &str) -> Privilege {
         [inside, outside, count] if inside == "0" && outside == "0" && count == "4294967295" => Privilege::Host,
         _ => Privilege::Namespace,
     }
+}
+
+/// A line of `/proc/<pid>/status`.
+fn status_field<'text>(status: &'text str, name: &str) -> Option<&'text str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// `name (enforce)`; other security modules and unconfined processes say something else.
+fn confined(attribute: &str) -> Option<String> {
+    Some(attribute.trim_end_matches(['\0', '\n']).strip_suffix(" (enforce)")?.to_owned())
 }
 
 fn mapped_ids(uid_map: &str) -> u64 {
@@ -203,10 +216,6 @@ fn engine(exists: &dyn Fn(&str) -> bool, said: &str) -> String {
     }
 }
 
-fn has_filesystem(filesystems: &str, name: &str) -> bool {
-    filesystems.lines().any(|line| line.split_whitespace().last() == Some(name))
-}
-
 /// The kernel lets an unprivileged process mount `/proc` only if it sees all of one already: nothing
 /// mounted over parts of it, save on directories that are there to be mounted on, and not read-only.
 fn proc_masks(mounts: &[Mount]) -> Vec<PathBuf> {
@@ -219,6 +228,25 @@ fn proc_masks(mounts: &[Mount]) -> Vec<PathBuf> {
     points(mounts, hides)
 }
 
+/// Other file systems than those that belong there, or a read-only one.
+fn hides_sys(mount: &Mount) -> bool {
+    const BELONG: [&str; 11] = [
+        "sysfs",
+        "cgroup",
+        "cgroup2",
+        "securityfs",
+        "debugfs",
+        "tracefs",
+        "configfs",
+        "pstore",
+        "bpf",
+        "efivarfs",
+        "fusectl",
+    ];
+    let cgroup_folder = mount.point == Path::new("/sys/fs/cgroup") && mount.filesystem == "tmpfs";
+    mount.is_read_only() || !(cgroup_folder || BELONG.contains(&mount.filesystem.as_str()))
+}
+
 fn points(mounts: &[Mount], wanted: impl Fn(&Mount) -> bool) -> Vec<PathBuf> {
     let mut points: Vec<_> = mounts.iter().filter(|mount| wanted(mount)).map(|mount| mount.point.clone()).collect();
     points.sort();
@@ -227,7 +255,7 @@ fn points(mounts: &[Mount], wanted: impl Fn(&Mount) -> bool) -> Vec<PathBuf> {
 }
 
 /// The first executable file of that name on the path, or where every system has its programs.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     std::env::split_paths(&path)
@@ -289,14 +317,12 @@ mod tests {
               27 1 0:8 / /process rw - ext4 /dev/sda rw,prjquota\n",
         );
         assert_eq!(proc_masks(&mounts), [PathBuf::from("/proc/bus"), PathBuf::from("/proc/kcore")]);
-        assert_eq!(points(&mounts, has_project_quota), [PathBuf::from("/process")]);
     }
 
     #[test]
-    fn filesystems_are_whole_words() {
-        let text = "nodev\tsysfs\nnodev\toverlay\n\text4\n";
-        assert!(has_filesystem(text, "overlay") && has_filesystem(text, "ext4"));
-        assert!(!has_filesystem(text, "ext") && !has_filesystem(text, "nodev\toverlay"));
+    fn only_an_enforced_profile_confines() {
+        assert_eq!(confined("docker-default (enforce)\n"), Some("docker-default".to_owned()));
+        assert_eq!((confined("unconfined\n"), confined("a (complain)\n"), confined("")), (None, None, None));
     }
 
     #[test]

@@ -367,6 +367,7 @@ impl Project {
             factory::make(&project.ground, &project.program, policy, &project.spec)
         });
         let sandbox = made.await.map_err(|error| internal(&error))??;
+        sandbox.bury_when_dead();
         if let Err(problem) = selftest::pass(&sandbox, &self.spec).await {
             sandbox.kill();
             return Err(problem);

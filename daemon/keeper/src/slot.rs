@@ -38,11 +38,21 @@ pub(crate) enum ArmError {
     Silent,
 }
 
-/// An init's pidfd: by it everything of a run is killed, and known to be dead.
+/// The pidfd of a first process: by it everything inside is killed, and known to be dead.
 #[derive(Debug)]
 pub(crate) struct Pidfd(OwnedFd);
 
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Pidfd {
+    pub(crate) fn new(pidfd: OwnedFd) -> Self {
+        Self(pidfd)
+    }
+
     /// Completes when the init is dead, and with it all that it contained.
     pub(crate) async fn dead(&self) {
         let watched = self.0.try_clone().and_then(watch);

@@ -11,6 +11,7 @@ pub mod report;
 pub mod seccomp;
 pub mod selftest;
 pub mod syscalls;
+pub mod trial;
 
 #[allow(unsafe_code, reason = "the one place for system calls that no library wraps")]
 pub mod sys;

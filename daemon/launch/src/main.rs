@@ -15,6 +15,7 @@ mod namespaces;
 mod network;
 mod rlimits;
 mod stdio;
+mod tries;
 
 use ::landlock::RulesetCreated;
 use rustix::fd::AsFd;
@@ -43,6 +44,7 @@ fn main() {
 fn launch(control: &OwnedFd) -> Result<(LaunchPlan, RulesetCreated), Report> {
     let plan = read_plan(control)?;
     rustix::thread::set_name(c"sandbox-launch").map_err(|e| Report::new(Step::ReadPlan, e, "name"))?;
+    go_first_when_memory_runs_out()?;
     let mut sources = mounts::Sources::default();
     if plan.privileged {
         sources.open(&plan.view)?;
@@ -91,9 +93,21 @@ fn launch(control: &OwnedFd) -> Result<(LaunchPlan, RulesetCreated), Report> {
     Ok((plan, ruleset))
 }
 
+/// Whatever runs inside is less dear to the host than whatever does not, the daemon first of all; proc_pid_oom_score_adj(5).
+/// Inherited. Where the daemon may lower the value, this one cannot be lowered any more.
+fn go_first_when_memory_runs_out() -> Result<(), Report> {
+    const HALF_OF_THE_MEMORY: &str = "500";
+    std::fs::write("/proc/self/oom_score_adj", HALF_OF_THE_MEMORY)
+        .map_err(|error| Report::new(Step::OfferMemory, error, "oom_score_adj"))
+}
+
 fn read_plan(control: &OwnedFd) -> Result<LaunchPlan, Report> {
     let failed = |error| Report::new(Step::ReadPlan, error, "");
     match receive(control).map_err(failed)? {
+        Some((ToLauncher::Try(trials), _)) => {
+            send(control, &FromLauncher::Tried(tries::all(&trials)), &[]).map_err(failed)?;
+            sys::exit(0)
+        }
         Some((ToLauncher::Plan, mut fds)) => {
             let file = fds.pop().ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))?;
             sandbox_launch::protocol::from_file(file).map_err(failed)

@@ -40,8 +40,15 @@ fn open_source(source: &str, access: Access, devices: bool, ids: Option<IdMap>) 
     let failed = |errno| Report::new(Step::OpenSource, errno, source);
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = rustix::mount::open_tree(CWD, source, flags).map_err(failed)?;
-    let attributes =
-        MountAttributes { read_only: access == Access::ReadOnly, no_suid: true, no_dev: !devices, idmap: None };
+    // Private: a copy of a shared mount stays its peer, as `/` is under systemd, and what the view mounts on it
+    // would be mounted on the host, too.
+    let attributes = MountAttributes {
+        read_only: access == Access::ReadOnly,
+        no_suid: true,
+        no_dev: !devices,
+        private: true,
+        idmap: None,
+    };
     sys::set_mount_attributes(&tree, attributes, true).map_err(failed)?;
     if let Some(ids) = ids {
         let userns = idmap_namespace(ids)?;
@@ -99,7 +106,7 @@ pub(crate) fn make_view(steps: &[ViewStep], mut sources: Sources) -> Result<(), 
     for step in steps {
         carry_out(root.as_fd(), step, &mut sources)?;
     }
-    let read_only = MountAttributes { read_only: true, no_suid: true, no_dev: true, idmap: None };
+    let read_only = MountAttributes { read_only: true, no_suid: true, no_dev: true, ..MountAttributes::default() };
     sys::set_mount_attributes(&root, read_only, false).map_err(mount_failed("/ read-only"))?;
 
     if crate::fault::omits("pivot") {
@@ -171,6 +178,25 @@ fn new_filesystem(kind: &str, options: &[(&str, &str)], no_exec: bool) -> Result
         attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
     }
     rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// What a view begins with: a file system of its own in a place of the host's, and a part of the host's files.
+pub(crate) fn try_view() -> Result<(), Report> {
+    let failed = |subject: &str| {
+        let subject = subject.to_owned();
+        move |errno| Report::new(Step::Mount, errno, subject)
+    };
+    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .map_err(failed("/ private"))?;
+    open_source(STAGING, Access::ReadOnly, false, None)?;
+    let root = new_filesystem("tmpfs", &[], false).map_err(failed("a tmpfs"))?;
+    rustix::mount::move_mount(root.as_fd(), "", CWD, STAGING, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(failed(STAGING))
+}
+
+/// A mount of this file system can be made.
+pub(crate) fn try_filesystem(kind: &str, options: &[(&str, &str)]) -> Result<(), Report> {
+    new_filesystem(kind, options, true).map(drop).map_err(mount_of(kind))
 }
 
 /// Attaches a detached mount, making its mount point where the view does not have it yet.

@@ -6,6 +6,7 @@
 use crate::plan::RunPlan;
 use crate::report::Report;
 use crate::selftest::Breach;
+use crate::trial::{Outcome, Trial};
 use rustix::fs::MemfdFlags;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -32,6 +33,8 @@ const INLINE_BYTES: usize = ORDER_BYTES - 64;
 pub enum ToLauncher {
     /// A [`LaunchPlan`](crate::plan::LaunchPlan) in the memory file that comes with it: a plan may be larger than a packet.
     Plan,
+    /// Make no sandbox: try these, answer with `Tried`, and end. In place of a plan.
+    Try(Vec<Trial>),
     /// `/proc/<pid>/{setgroups,uid_map,gid_map}` are written.
     IdsMapped,
     /// Make an init. Descriptors: report socket, stdout, stderr, then the cgroup membership files to
@@ -51,6 +54,7 @@ pub enum FromLauncher {
         exits_by_pidfd: bool,
     },
     Failed(Report),
+    Tried(Vec<Outcome>),
 }
 
 /// Init to keeper, on the report socket.

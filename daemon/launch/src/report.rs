@@ -64,13 +64,16 @@ impl From<i32> for Errno {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Step {
     ReadPlan,
+    Try,
     OpenSource,
+    OfferMemory,
     MapIds,
     EnterUserNamespace,
     SetIds,
     EnterNamespaces,
     Hostname,
     Loopback,
+    NfTables,
     MakeView,
     Mount,
     PivotRoot,
@@ -93,13 +96,16 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ReadPlan => "read the plan",
+            Self::Try => "try",
             Self::OpenSource => "open the mount source",
+            Self::OfferMemory => "come first when memory runs out:",
             Self::MapIds => "map the ids of",
             Self::EnterUserNamespace => "enter a user namespace",
             Self::SetIds => "become",
             Self::EnterNamespaces => "enter the namespaces",
             Self::Hostname => "set the host name",
             Self::Loopback => "bring up the loopback interface",
+            Self::NfTables => "speak to nf_tables",
             Self::MakeView => "make in the view",
             Self::Mount => "mount",
             Self::PivotRoot => "make the view the root directory",

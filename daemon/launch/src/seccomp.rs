@@ -20,8 +20,30 @@ pub enum Profile {
     Strict,
 }
 
+/// A column of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    X86_64,
+    Aarch64,
+}
+
+impl Architecture {
+    pub const THIS: Self = if cfg!(target_arch = "x86_64") { Self::X86_64 } else { Self::Aarch64 };
+
+    /// `AUDIT_ARCH_X86_64`, `AUDIT_ARCH_AARCH64`.
+    const fn audit(self) -> u32 {
+        match self {
+            Self::X86_64 => 0xC000_003E,
+            Self::Aarch64 => 0xC000_00B7,
+        }
+    }
+}
+
+/// Forbidden calls that a launcher makes before any program is loaded: the view and the namespaces.
+pub const LAUNCHING: &[&str] = &["mount", "umount2", "pivot_root", "sethostname", "clone3", "unshare"];
+
 /// Calls that an init still makes after the launcher's program is loaded: its namespaces and mounts.
-const ARMING: &[&str] =
+pub const ARMING: &[&str] =
     &["unshare", "clone3", "openat2", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "mount_setattr"];
 
 /// The two programs of a profile.
@@ -32,12 +54,6 @@ pub struct Programs {
     /// For each init, on top.
     pub init: Vec<BpfInstruction>,
 }
-
-/// `AUDIT_ARCH_X86_64` or `AUDIT_ARCH_AARCH64`.
-#[cfg(target_arch = "x86_64")]
-const ARCH: u32 = 0xC000_003E;
-#[cfg(target_arch = "aarch64")]
-const ARCH: u32 = 0xC000_00B7;
 
 /// x32 calls carry this bit, under the same architecture.
 const X32_BIT: u32 = 0x4000_0000;
@@ -63,26 +79,30 @@ const fn offset_low(argument: u32) -> u32 {
     16 + 8 * argument
 }
 
-/// The programs for a profile.
+/// The programs for a profile on this architecture.
 pub fn compile(profile: Profile) -> Programs {
+    compile_for(Architecture::THIS, profile)
+}
+
+fn compile_for(architecture: Architecture, profile: Profile) -> Programs {
     let needed = |name: &str| ARMING.contains(&name);
     let launcher = TABLE.iter().filter_map(|entry| {
         let rule = if needed(entry.name) { Rule::Allow } else { entry.rule(profile) };
-        Some((entry.number()?, rule))
+        Some((entry.number_on(architecture)?, rule))
     });
     let init = TABLE.iter().filter(|entry| needed(entry.name));
-    let init = init.filter_map(|entry| Some((entry.number()?, entry.rule(profile))));
+    let init = init.filter_map(|entry| Some((entry.number_on(architecture)?, entry.rule(profile))));
     Programs {
-        launcher: program(&ranges(launcher.collect(), Rule::Unknown)),
-        init: program(&ranges(init.collect(), Rule::Allow)),
+        launcher: program(architecture, &ranges(launcher.collect(), Rule::Unknown)),
+        init: program(architecture, &ranges(init.collect(), Rule::Allow)),
     }
 }
 
 /// Refuses other architectures and x32, then searches.
-fn program(ranges: &[Range]) -> Vec<BpfInstruction> {
+fn program(architecture: Architecture, ranges: &[Range]) -> Vec<BpfInstruction> {
     let mut program = vec![
         op(LOAD, OFFSET_ARCH),
-        branch(IF_EQUAL, ARCH, 1, 0),
+        branch(IF_EQUAL, architecture.audit(), 1, 0),
         op(RETURN, EPERM),
         op(LOAD, OFFSET_NUMBER),
         branch(IF_AT_LEAST, X32_BIT, 0, 1),
@@ -191,6 +211,9 @@ fn branch(code: u16, k: u32, jt: u8, jf: u8) -> BpfInstruction {
 mod tests {
     use super::*;
 
+    const BOTH: [Architecture; 2] = [Architecture::X86_64, Architecture::Aarch64];
+    const ARCH: u32 = Architecture::THIS.audit();
+
     /// What the kernel would answer: a BPF interpreter for the instructions used here.
     fn run(program: &[BpfInstruction], arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let load = |offset: u32| match offset {
@@ -231,11 +254,13 @@ mod tests {
 
     #[test]
     fn every_entry_of_the_table_answers_as_it_says() {
-        for profile in [Profile::Default, Profile::Strict] {
-            let program = compile(profile);
+        let profiles = [Profile::Default, Profile::Strict];
+        for (on, profile) in BOTH.into_iter().flat_map(|on| profiles.map(|profile| (on, profile))) {
+            let program = compile_for(on, profile);
+            let both = |program, number, arguments| both(program, on.audit(), number, arguments);
             for entry in TABLE {
-                let Some(number) = entry.number() else { continue };
-                let answer = both(&program, ARCH, number, [0; 6]);
+                let Some(number) = entry.number_on(on) else { continue };
+                let answer = both(&program, number, [0; 6]);
                 match entry.rule(profile) {
                     Rule::Allow => assert_eq!(answer, RET_ALLOW, "{}", entry.name),
                     Rule::Forbid => assert_eq!(answer, EPERM, "{}", entry.name),
@@ -244,33 +269,33 @@ mod tests {
                         let mut with = [0; 6];
                         with[argument as usize] = u64::from(mask & mask.wrapping_neg());
                         assert_eq!(answer, RET_ALLOW, "{}", entry.name);
-                        assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        assert_eq!(both(&program, number, with), EPERM, "{}", entry.name);
                     }
                     Rule::ForbidBitsIf { argument, mask, when, bits } => {
                         let mut with = [0; 6];
                         with[argument as usize] = u64::from(mask);
-                        assert_eq!(both(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                        assert_eq!(both(&program, number, with), RET_ALLOW, "{}", entry.name);
                         with[when as usize] = u64::from(bits & bits.wrapping_neg());
-                        assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        assert_eq!(both(&program, number, with), EPERM, "{}", entry.name);
                     }
                     Rule::AllowValues { argument, values } => {
                         let mut with = [0; 6];
                         for value in values {
                             with[argument as usize] = u64::from(*value);
-                            assert_eq!(both(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                            assert_eq!(both(&program, number, with), RET_ALLOW, "{}", entry.name);
                         }
                         with[argument as usize] = 0x1234_5678;
-                        assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                        assert_eq!(both(&program, number, with), EPERM, "{}", entry.name);
                     }
                     Rule::ForbidValues { argument, values } => {
                         let mut with = [0; 6];
                         for value in values {
                             // The upper half must not matter: the kernel drops it.
                             with[argument as usize] = u64::from(*value) | 1 << 40;
-                            assert_eq!(both(&program, ARCH, number, with), EPERM, "{}", entry.name);
+                            assert_eq!(both(&program, number, with), EPERM, "{}", entry.name);
                         }
                         with[argument as usize] = 0x5401;
-                        assert_eq!(both(&program, ARCH, number, with), RET_ALLOW, "{}", entry.name);
+                        assert_eq!(both(&program, number, with), RET_ALLOW, "{}", entry.name);
                     }
                 }
             }
@@ -279,10 +304,12 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_table_is_enosys() {
-        let program = compile(Profile::Default);
-        for number in 0..2_000 {
-            if TABLE.iter().all(|entry| entry.number() != Some(number)) {
-                assert_eq!(both(&program, ARCH, number, [0; 6]), ENOSYS, "{number}");
+        for on in BOTH {
+            let program = compile_for(on, Profile::Default);
+            for number in 0..2_000 {
+                if TABLE.iter().all(|entry| entry.number_on(on) != Some(number)) {
+                    assert_eq!(both(&program, on.audit(), number, [0; 6]), ENOSYS, "{on:?} {number}");
+                }
             }
         }
     }
@@ -291,6 +318,9 @@ mod tests {
     fn foreign_architectures_and_x32_are_refused() {
         let program = compile(Profile::Default);
         assert_eq!(both(&program, 0x4000_0003, 1, [0; 6]), EPERM);
+        let other =
+            if Architecture::THIS == Architecture::X86_64 { Architecture::Aarch64 } else { Architecture::X86_64 };
+        assert_eq!(both(&program, other.audit(), 1, [0; 6]), EPERM);
         assert_eq!(both(&program, ARCH, X32_BIT, [0; 6]), EPERM);
         assert_eq!(both(&program, ARCH, X32_BIT | 520, [0; 6]), EPERM);
         assert_eq!(both(&program, ARCH, u32::MAX, [0; 6]), EPERM);
@@ -309,7 +339,7 @@ mod tests {
     #[test]
     fn the_launchers_program_leaves_only_arming_open() {
         let programs = compile(Profile::Default);
-        for name in ARMING {
+        for name in ARMING.iter().chain(LAUNCHING) {
             assert!(TABLE.iter().any(|entry| entry.name == *name), "{name}");
         }
         for entry in TABLE.iter().filter(|entry| !ARMING.contains(&entry.name)) {
@@ -322,10 +352,10 @@ mod tests {
     fn no_entry_stands_twice_and_each_says_why() {
         for (index, entry) in TABLE.iter().enumerate() {
             assert!(
-                TABLE[..index]
-                    .iter()
-                    .all(|other| other.name != entry.name
-                        && (other.number().is_none() || other.number() != entry.number())),
+                TABLE[..index].iter().all(|other| other.name != entry.name
+                    && BOTH
+                        .iter()
+                        .all(|on| other.number_on(*on).is_none() || other.number_on(*on) != entry.number_on(*on))),
                 "{}",
                 entry.name
             );
@@ -335,8 +365,10 @@ mod tests {
 
     #[test]
     fn the_program_is_small_and_every_path_short() {
-        let program = compile(Profile::Default);
-        assert!(program.launcher.len() < 600, "{}", program.launcher.len());
-        assert!(program.init.len() < 40, "{}", program.init.len());
+        for on in BOTH {
+            let program = compile_for(on, Profile::Default);
+            assert!(program.launcher.len() < 600, "{on:?} {}", program.launcher.len());
+            assert!(program.init.len() < 40, "{on:?} {}", program.init.len());
+        }
     }
 }

@@ -274,6 +274,8 @@ pub struct MountAttributes<'fd> {
     pub read_only: bool,
     pub no_suid: bool,
     pub no_dev: bool,
+    /// What is mounted below shows nowhere else, and nothing shows here that is mounted elsewhere.
+    pub private: bool,
     /// The user namespace whose maps translate the ids of files.
     pub idmap: Option<BorrowedFd<'fd>>,
 }
@@ -297,6 +299,9 @@ pub fn set_mount_attributes(mount: impl AsFd, attributes: MountAttributes<'_>, r
     }
     if attributes.no_dev {
         attr.attr_set |= libc::MOUNT_ATTR_NODEV;
+    }
+    if attributes.private {
+        attr.propagation = libc::MS_PRIVATE;
     }
     if let Some(userns) = attributes.idmap {
         attr.attr_set |= libc::MOUNT_ATTR_IDMAP;
@@ -390,12 +395,26 @@ pub fn exit_status(pidfd: impl AsFd) -> Result<Option<i32>, Errno> {
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
 
-/// keyctl(2), `KEYCTL_GET_KEYRING_ID`: the number of the caller's session key ring.
-pub fn session_keyring() -> Result<i64, Errno> {
-    const KEYCTL_GET_KEYRING_ID: libc::c_int = 0;
-    const KEY_SPEC_SESSION_KEYRING: libc::c_int = -3;
-    // SAFETY: keyctl(2) takes plain numbers for this operation.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0) })
+/// `TIOCSTI`: pushes a byte into a terminal's input, as if it had been typed there; ioctl_tty(2).
+pub fn forge_terminal_input(terminal: impl AsFd) -> Result<(), Errno> {
+    let byte = b' ';
+    // SAFETY: TIOCSTI reads one byte, which lives through the call; the descriptor is borrowed and open.
+    let result = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSTI, &raw const byte) };
+    check(libc::c_long::from(result)).map(drop)
+}
+
+/// quotactl_fd(2), `Q_GETINFO` for projects: whether the file system that this file is on keeps project quotas.
+pub fn keeps_project_quotas(file: impl AsFd) -> Result<(), Errno> {
+    const Q_GETINFO: libc::c_uint = 0x80_0005;
+    const PRJQUOTA: libc::c_uint = 2;
+    // `struct if_dqinfo`: two times, flags and which of them are valid.
+    let mut info = [0_u64; 3];
+    // SAFETY: the kernel writes one `struct if_dqinfo` (24 bytes) to where the last argument points, which lives
+    // through the call; the descriptor is borrowed and open.
+    let result = unsafe {
+        libc::syscall(libc::SYS_quotactl_fd, file.as_fd().as_raw_fd(), Q_GETINFO << 8 | PRJQUOTA, 0, info.as_mut_ptr())
+    };
+    check(result).map(drop)
 }
 
 /// kill(2) with pid -1: a signal to every process of the pid namespace but the caller, if that is pid 1.

@@ -3,7 +3,7 @@
 //! Data only; `seccomp.rs` compiles it. What is not here is `ENOSYS`. Sources: the manual pages of
 //! section 2, and the kernel's `syscall_64.tbl` and `syscall.tbl`.
 
-use crate::seccomp::Profile;
+use crate::seccomp::{Architecture, Profile};
 
 /// How a call is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,15 @@ pub struct Entry {
 impl Entry {
     /// Its number on this architecture, where it exists there.
     pub fn number(&self) -> Option<u32> {
-        if cfg!(target_arch = "x86_64") { self.x86_64 } else { self.aarch64 }
+        self.number_on(Architecture::THIS)
+    }
+
+    /// Its number on an architecture, where it exists there.
+    pub fn number_on(&self, architecture: Architecture) -> Option<u32> {
+        match architecture {
+            Architecture::X86_64 => self.x86_64,
+            Architecture::Aarch64 => self.aarch64,
+        }
     }
 
     pub fn rule(&self, profile: Profile) -> Rule {

@@ -39,7 +39,7 @@ impl Gate {
     pub(crate) fn new(config: &Config) -> Self {
         let mut hosts = config.hosts.clone();
         let mut any_address = false;
-        for listen in &config.listen {
+        for listen in config.listen.iter().chain(&config.given) {
             let Listen::Tcp(addresses) = listen else { continue };
             for address in addresses {
                 any_address |= address.ip().is_unspecified();

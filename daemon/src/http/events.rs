@@ -137,7 +137,7 @@ struct KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        if !self.armed {
+        if !self.armed || self.service.leaving() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };

@@ -29,7 +29,7 @@ pub(crate) enum Created {
 
 impl Service {
     /// A number for a new project's host ids; none for an ordinary user, who has no ids to give.
-    fn allocate_slot(&self) -> Result<Option<u32>, Problem> {
+    pub(crate) fn allocate_slot(&self) -> Result<Option<u32>, Problem> {
         let Some(slots) = &self.slots else { return Ok(None) };
         let slot = slots.lock().unwrap_or_else(PoisonError::into_inner).allocate();
         let used_up = || Problem::new(Code::NoCapacity, "all ranges of host ids are taken; delete projects");
@@ -43,7 +43,7 @@ impl Service {
         }
     }
 
-    fn free_slot(&self, slot: Option<u32>) {
+    pub(crate) fn free_slot(&self, slot: Option<u32>) {
         if let (Some(slots), Some(slot)) = (&self.slots, slot) {
             slots.lock().unwrap_or_else(PoisonError::into_inner).free(slot);
         }

@@ -213,7 +213,7 @@ pub struct Enforced {
     pub cgroup: String,
     /// `none`, `filtered`, `host`.
     pub network: String,
-    /// `range` (own host ids), `single` (the daemon's user).
+    /// `range` (own host ids), `subordinate` (the daemon's user, without its groups), `single` (the daemon's user).
     pub ids: String,
     /// `quota` or `measured`.
     pub disk: String,

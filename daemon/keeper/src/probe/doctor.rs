@@ -1,10 +1,15 @@
 //! The doctor's lines: each with what was found, what is used meanwhile, and the command that mends it.
 //!
-//! Input: [`Host`]; output: [`DoctorLine`]s in the order in which the layers are set up.
+//! Input: [`Examination`], and how a rehearsal of a whole sandbox went; output: [`DoctorLine`]s in the order in
+//! which the layers are set up. Receipts and refusals take their sentences from here, so that they say the same.
 
-use super::{Host, Privilege, UserNamespaces};
-use crate::cgroup::Kind;
-use sandbox_wire::{DoctorLine, DoctorStatus};
+use super::examination::Tried;
+use super::{Examination, Privilege, Program, UserNamespaces, mend};
+use crate::cgroup::{Hierarchy, Kind};
+use crate::subordinate::Lack;
+use sandbox_launch::selftest::Layer;
+use sandbox_launch::trial::Trial;
+use sandbox_wire::{DoctorLine, DoctorStatus, Enforced, Problem};
 use std::path::PathBuf;
 
 /// Id-mapped mounts and mount_setattr(2), which everything rests on.
@@ -37,183 +42,343 @@ fn missing(check: &str, found: impl Into<String>, meanwhile: &str, mend: impl In
     DoctorLine { status: DoctorStatus::Missing, ..degraded(check, found, meanwhile, mend) }
 }
 
+/// A line as one sentence of a receipt or a refusal.
+pub(crate) fn sentence(line: &DoctorLine) -> String {
+    let mut text = format!("{}: {}", line.check, line.found);
+    if !line.meanwhile.is_empty() {
+        text.push_str(&format!("; meanwhile {}", line.meanwhile));
+    }
+    if !line.mend.is_empty() {
+        text.push_str(&format!("; to mend it: {}", line.mend));
+    }
+    text
+}
+
+/// What a receipt calls missing: lines of layers that a sandbox can do without.
+pub(crate) fn gaps(landlock_abi: Option<u32>, cgroups: &Hierarchy) -> Vec<DoctorLine> {
+    let mut lines = vec![landlock(landlock_abi)];
+    lines.extend(cgroup_gaps(cgroups));
+    lines.retain(|line| line.status != DoctorStatus::Ok);
+    lines
+}
+
+fn landlock(abi: Option<u32>) -> DoctorLine {
+    const CHECK: &str = "Landlock";
+    match abi {
+        Some(abi) if abi >= GOOD_LANDLOCK_ABI => ok(CHECK, format!("ABI {abi}")),
+        Some(abi) => degraded(
+            CHECK,
+            format!("ABI {abi}: without {}", landlock_lacks(abi)),
+            "file rules are enforced; what is lacking is kept in by namespaces and mounts alone",
+            "use a kernel of at least 6.12",
+        ),
+        None => missing(
+            CHECK,
+            "not in this kernel, or not switched on",
+            "files are protected by the mounts of the view alone",
+            "boot with lsm=landlock,$(cat /sys/kernel/security/lsm), on a kernel of at least 5.13",
+        ),
+    }
+}
+
+/// landlock(7), "Landlock ABI versions".
+fn landlock_lacks(abi: u32) -> String {
+    let rights = [
+        (2, "moving files between folders"),
+        (3, "truncation"),
+        (4, "TCP ports"),
+        (5, "ioctl on devices"),
+        (6, "signals and abstract sockets"),
+    ];
+    rights.iter().filter(|(since, _)| abi < *since).map(|(_, right)| *right).collect::<Vec<_>>().join(", ")
+}
+
+fn cgroup_gaps(cgroups: &Hierarchy) -> Vec<DoctorLine> {
+    let line = |lack: &crate::cgroup::Missing| {
+        let names = lack.controllers.iter().map(|controller| controller.name()).collect::<Vec<_>>().join(", ");
+        degraded(
+            "cgroup limits",
+            format!("none by {names}: {}", lack.why),
+            "rlimits, which count per process and per user, take their place",
+            &lack.mend,
+        )
+    };
+    cgroups.missing().iter().map(line).collect()
+}
+
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-impl Host {
-    /// What this host can enforce, judged by what was looked up; whoever tries things appends.
-    pub fn doctor(&self) -> Vec<DoctorLine> {
-        let mut lines = vec![self.kernel_line(), self.user_line(), self.user_namespace_line()];
-        lines.extend(self.container_line());
-        lines.extend([self.proc_line(), self.landlock_line(), self.seccomp_line(), self.memfd_line()]);
-        lines.extend(self.cgroup_lines());
-        lines.extend([self.disk_line(), self.pressure_line(), self.overlay_line()]);
+impl Examination {
+    /// What this host can enforce. `rehearsal` is how making a sandbox of the policy `default` went.
+    pub fn doctor(&self, rehearsal: &Result<Enforced, Box<Problem>>) -> Vec<DoctorLine> {
+        let mut lines = self.layers();
+        lines.extend(self.cgroup_lines(rehearsal));
+        lines.extend([
+            self.disk_line(),
+            self.pressure_line(),
+            self.overlay_line(),
+            self.nf_tables_line(),
+            self.sys_line(),
+        ]);
         lines.extend(self.program_lines());
+        lines.push(rehearsal_line(rehearsal));
+        lines
+    }
+
+    /// The first thing without which nothing runs, if there is one.
+    pub fn obstacle(&self) -> Option<DoctorLine> {
+        self.layers().into_iter().find(|line| line.status == DoctorStatus::Missing && line.check != "Landlock")
+    }
+
+    /// What has no substitute, but for Landlock.
+    fn layers(&self) -> Vec<DoctorLine> {
+        let mut lines = vec![self.kernel_line(), self.user_line(), self.launcher_line(), self.user_namespace_line()];
+        lines.extend(self.container_line());
+        lines.extend([
+            self.namespaces_line(),
+            self.view_line(),
+            self.proc_line(),
+            self.loopback_line(),
+            self.landlock_line(),
+            self.seccomp_line(),
+        ]);
         lines
     }
 
     fn kernel_line(&self) -> DoctorLine {
-        if self.kernel_version() >= OLDEST_KERNEL {
-            ok("kernel", &self.kernel)
+        let kernel = &self.host.kernel;
+        if self.host.kernel_version() >= OLDEST_KERNEL {
+            ok("kernel", kernel)
         } else {
-            missing(
-                "kernel",
-                &self.kernel,
-                "nothing can run",
-                "install a kernel of at least 5.12; 6.1 or newer is advised",
-            )
+            missing("kernel", kernel, "nothing can run", "install a kernel of at least 5.12; 6.1 or newer is advised")
         }
     }
 
     fn user_line(&self) -> DoctorLine {
-        match self.privilege {
-            Privilege::Host => ok("user", format!("uid {}, with CAP_SYS_ADMIN on this host", self.uid)),
-            Privilege::Namespace if self.mapped_ids >= 2 * IDS_PER_PROJECT => ok(
+        let host = &self.host;
+        match host.privilege {
+            Privilege::Host => ok("user", format!("uid {}, with CAP_SYS_ADMIN on this host", host.uid)),
+            Privilege::Namespace if host.mapped_ids >= 2 * IDS_PER_PROJECT => ok(
                 "user",
-                format!("uid {}, with CAP_SYS_ADMIN in a user namespace of {} ids", self.uid, self.mapped_ids),
+                format!("uid {}, with CAP_SYS_ADMIN in a user namespace of {} ids", host.uid, host.mapped_ids),
             ),
             Privilege::Namespace | Privilege::None => degraded(
                 "user",
-                format!("uid {}, without ids to give to projects", self.uid),
+                format!("uid {}, without ids to give to projects", host.uid),
                 "all projects run as this user's single id, kept apart by namespaces and not by ids",
                 "sudo sandboxd serve",
             ),
         }
     }
 
-    fn user_namespace_line(&self) -> DoctorLine {
-        const CHECK: &str = "user namespaces";
-        let (found, mend) = match &self.user_namespaces {
-            UserNamespaces::Allowed => return ok(CHECK, "allowed"),
-            UserNamespaces::Forbidden { sysctl, allow } => {
-                (format!("forbidden by {sysctl}"), format!("sudo sysctl -w {sysctl}={allow}"))
+    fn launcher_line(&self) -> DoctorLine {
+        let mode = format!("vm.memfd_noexec = {}", self.host.memfd_noexec);
+        match self.unlaunched() {
+            None => ok("launcher", format!("started from memory; {mode}")),
+            Some(error) if self.host.memfd_noexec >= 2 => {
+                missing("launcher", format!("{error}; {mode}"), "nothing can run", "sudo sysctl -w vm.memfd_noexec=1")
             }
-            UserNamespaces::Absent => {
-                ("not in this kernel".to_owned(), "use a kernel with CONFIG_USER_NS=y".to_owned())
-            }
-        };
-        match (self.privilege, &self.user_namespaces) {
-            // AppArmor's rule and Debian's switch are for ordinary users only.
-            (Privilege::Host, UserNamespaces::Forbidden { sysctl, .. }) if sysctl.starts_with("kernel.") => {
-                ok(CHECK, format!("{found} for ordinary users; this daemon is root"))
-            }
-            _ => missing(CHECK, found, "nothing can be isolated", mend),
+            Some(error) => missing(
+                "launcher",
+                error.to_string(),
+                "nothing can run",
+                "install the four programs of one release in one folder",
+            ),
         }
     }
 
+    fn user_namespace_line(&self) -> DoctorLine {
+        const CHECK: &str = "user namespaces";
+        let host = &self.host;
+        let (found, mend) = match self.tried(Trial::Namespace(Layer::User)) {
+            Tried::Done => return ok(CHECK, "made one and mapped an id"),
+            Tried::Impossible => return untried(CHECK),
+            Tried::Refused(report) => (report.to_string(), mend::user_namespace(host, report)),
+        };
+        let found = match &host.user_namespaces {
+            UserNamespaces::Forbidden { sysctl, .. } => format!("{found}: forbidden by {sysctl}"),
+            UserNamespaces::Absent => "not in this kernel".to_owned(),
+            UserNamespaces::Allowed => found,
+        };
+        missing(CHECK, found, "nothing can be isolated, so nothing runs", mend)
+    }
+
     fn container_line(&self) -> Option<DoctorLine> {
-        let container = self.container.as_ref()?;
-        Some(ok("container", format!("inside {}", container.engine)))
+        let container = self.host.container.as_ref()?;
+        let mut found = format!("inside {}", container.engine);
+        if self.host.filtered {
+            found.push_str(", under a seccomp filter");
+        }
+        if let Some(profile) = &self.host.apparmor {
+            found.push_str(&format!(", confined by AppArmor's {profile}"));
+        }
+        Some(ok("container", found))
+    }
+
+    fn namespaces_line(&self) -> DoctorLine {
+        const CHECK: &str = "namespaces";
+        let mut made = Vec::new();
+        for layer in Layer::NAMESPACES.into_iter().filter(|layer| *layer != Layer::User) {
+            match self.tried(Trial::Namespace(layer)) {
+                Tried::Done => made.push(layer.name()),
+                Tried::Impossible => return untried(CHECK),
+                Tried::Refused(report) => {
+                    let mend = mend::namespace(&self.host, layer, report);
+                    return missing(CHECK, report.to_string(), "nothing can be isolated, so nothing runs", mend);
+                }
+            }
+        }
+        ok(CHECK, format!("made {}", made.join(", ")))
+    }
+
+    fn view_line(&self) -> DoctorLine {
+        match self.tried(Trial::Mount) {
+            Tried::Done => ok("view", "mounted a file system and a part of the host's"),
+            Tried::Impossible => untried("view"),
+            Tried::Refused(report) => missing("view", report.to_string(), "nothing can run", mend::mount(&self.host)),
+        }
     }
 
     fn proc_line(&self) -> DoctorLine {
         const CHECK: &str = "/proc";
-        if self.proc_masks.is_empty() {
-            ok(CHECK, "fully visible")
-        } else if self.privilege == Privilege::Host {
-            ok(CHECK, format!("partly hidden ({}), which does not matter to root", list(&self.proc_masks)))
-        } else {
-            missing(
+        match self.tried(Trial::Proc) {
+            Tried::Done => ok(CHECK, "mounted one for a new pid namespace"),
+            Tried::Impossible => untried(CHECK),
+            Tried::Refused(report) if self.host.proc_masks.is_empty() => {
+                missing(CHECK, report.to_string(), "nothing can run", mend::mount(&self.host))
+            }
+            Tried::Refused(report) => missing(
                 CHECK,
-                format!("partly hidden: {}", list(&self.proc_masks)),
-                "a run cannot have a /proc of its own",
-                "start the container with --security-opt systempaths=unconfined (podman: unmask=ALL)",
-            )
+                format!("{report}: this process's own is partly hidden ({})", list(&self.host.proc_masks)),
+                "nothing can run, for want of a /proc of its own",
+                mend::unmask(),
+            ),
+        }
+    }
+
+    fn loopback_line(&self) -> DoctorLine {
+        const CHECK: &str = "loopback";
+        match self.tried(Trial::Loopback) {
+            Tried::Done => ok(CHECK, "brought up in a new network namespace"),
+            Tried::Impossible | Tried::Refused(_) if self.namespaces_line().status != DoctorStatus::Ok => {
+                untried(CHECK)
+            }
+            Tried::Impossible => untried(CHECK),
+            Tried::Refused(report) => missing(
+                CHECK,
+                report.to_string(),
+                "only policies with the network mode `host` can be enforced",
+                mend::mount(&self.host),
+            ),
         }
     }
 
     fn landlock_line(&self) -> DoctorLine {
-        const CHECK: &str = "landlock";
-        match self.landlock_abi {
-            Some(abi) if abi >= GOOD_LANDLOCK_ABI => ok(CHECK, format!("ABI {abi}")),
-            Some(abi) => degraded(
-                CHECK,
-                format!("ABI {abi}"),
-                "file rules are enforced; signals and abstract sockets are kept in by namespaces alone",
-                "use a kernel of at least 6.12",
-            ),
-            None => missing(
-                CHECK,
-                "not in this kernel, or not switched on",
-                "file rules rest on the mounts of the view alone",
-                "boot with lsm=landlock,$(cat /sys/kernel/security/lsm), on a kernel of at least 5.13",
-            ),
+        let mut line = landlock(self.host.landlock_abi);
+        if let Tried::Refused(report) = self.tried(Trial::Landlock) {
+            let mend = if self.host.filtered { mend::profile(&self.host) } else { line.mend };
+            line = missing("Landlock", report.to_string(), "files are protected by the mounts of the view alone", mend);
         }
+        line
     }
 
     fn seccomp_line(&self) -> DoctorLine {
-        if self.seccomp_actions.iter().any(|action| action == "errno") {
-            ok("seccomp", self.seccomp_actions.join(" "))
-        } else {
-            missing(
+        match self.tried(Trial::Seccomp) {
+            Tried::Done => ok("seccomp", "loaded a filter, which refused a call"),
+            Tried::Impossible => untried("seccomp"),
+            Tried::Refused(report) => missing(
                 "seccomp",
-                "no filters",
-                "system calls are not filtered",
+                report.to_string(),
+                "nothing can run: system calls would not be filtered",
                 "use a kernel with CONFIG_SECCOMP_FILTER=y",
-            )
+            ),
         }
     }
 
-    fn memfd_line(&self) -> DoctorLine {
-        if self.memfd_noexec < 2 {
-            ok("memfd", format!("vm.memfd_noexec = {}", self.memfd_noexec))
-        } else {
-            missing(
-                "memfd",
-                "vm.memfd_noexec = 2 forbids programs in memory",
-                "the launcher cannot start",
-                "sudo sysctl -w vm.memfd_noexec=1",
-            )
-        }
-    }
-
-    fn cgroup_lines(&self) -> Vec<DoctorLine> {
+    fn cgroup_lines(&self, rehearsal: &Result<Enforced, Box<Problem>>) -> Vec<DoctorLine> {
         const CHECK: &str = "cgroup limits";
+        let kind = self.host.cgroups.kind();
         let mut lines = Vec::new();
-        if self.cgroups.kind() != Kind::None {
-            lines.push(ok(CHECK, self.cgroups.kind().as_str()));
-        }
-        for reason in self.cgroups.missing() {
-            let names = reason.controllers.iter().map(|controller| controller.name()).collect::<Vec<_>>().join(", ");
-            lines.push(degraded(
+        match rehearsal {
+            _ if kind == Kind::None => {}
+            Ok(receipt) if receipt.cgroup == "none" => lines.push(degraded(
                 CHECK,
-                format!("none by {names}: {}", reason.why),
+                format!("version {kind}, but none could be made"),
                 "rlimits, which count per process and per user, take their place",
-                &reason.mend,
-            ));
+                "read the daemon's log: it names the file that was refused",
+            )),
+            Ok(_) => lines.push(ok(CHECK, format!("{kind}: made, set and read back"))),
+            Err(_) => lines.push(ok(CHECK, format!("{kind}: writable"))),
         }
+        lines.extend(cgroup_gaps(&self.host.cgroups));
         lines
     }
 
     fn disk_line(&self) -> DoctorLine {
+        let quota = if self.project_quotas { "kept" } else { "not kept" };
         let measured = "limits are measured by walking, and enforced within a second";
-        if self.project_quotas.is_empty() {
-            ok("disk", measured)
-        } else {
-            ok("disk", format!("project quota on {}; {measured}", list(&self.project_quotas)))
-        }
+        ok("disk", format!("project quotas are {quota} by the state's file system, and not used; {measured}"))
     }
 
     fn pressure_line(&self) -> DoctorLine {
-        if self.pressure {
-            ok("pressure", "/proc/pressure")
+        if self.host.pressure {
+            ok("pressure", "/proc/pressure was read")
         } else {
-            degraded("pressure", "no /proc/pressure", "metrics lack it", "boot with psi=1")
+            degraded("pressure", "/proc/pressure cannot be read", "metrics lack it", "boot with psi=1")
         }
     }
 
     fn overlay_line(&self) -> DoctorLine {
-        if self.overlay {
-            ok("overlay", "in this kernel")
-        } else {
-            degraded("overlay", "not loaded", "nothing uses it yet", "sudo modprobe overlay")
+        match self.tried(Trial::Overlay) {
+            Tried::Done => ok("overlay", "mounted one"),
+            Tried::Impossible => untried("overlay"),
+            Tried::Refused(report) => {
+                degraded("overlay", report.to_string(), "nothing uses it yet", "sudo modprobe overlay")
+            }
+        }
+    }
+
+    fn nf_tables_line(&self) -> DoctorLine {
+        match self.tried(Trial::NfTables) {
+            Tried::Done => ok("nf_tables", "answered in a new network namespace"),
+            Tried::Impossible => untried("nf_tables"),
+            Tried::Refused(report) => degraded(
+                "nf_tables",
+                report.to_string(),
+                "nothing uses it yet: the network modes are `none` and `host`",
+                "sudo modprobe nf_tables",
+            ),
+        }
+    }
+
+    /// Of interest for cgroups only: a view has no `/sys`.
+    fn sys_line(&self) -> DoctorLine {
+        match self.host.sys_masks.as_slice() {
+            [] => ok("/sys", "fully visible; no sandbox shows it"),
+            masks => ok("/sys", format!("partly hidden or read-only ({}); no sandbox shows it", list(masks))),
+        }
+    }
+
+    fn subordinate_line(&self) -> DoctorLine {
+        const CHECK: &str = "subordinate ids";
+        const MEANWHILE: &str = "commands keep the groups of the daemon's user";
+        match &self.host.subordinate {
+            Ok(_) => ok(CHECK, "a range is set aside for this user"),
+            Err(lack @ Lack::Programs) => degraded(CHECK, lack.to_string(), MEANWHILE, "sudo apt-get install uidmap"),
+            Err(lack @ Lack::Range { user, .. }) => degraded(
+                CHECK,
+                lack.to_string(),
+                MEANWHILE,
+                format!("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"),
+            ),
         }
     }
 
     fn program_lines(&self) -> Vec<DoctorLine> {
         let package = |name: &str| if name == "node" { "nodejs" } else { name }.to_owned();
-        let line = |program: &super::Program| {
+        let line = |program: &Program| {
             let check = format!("program {}", program.name);
             match &program.path {
                 Some(path) => ok(&check, path.display().to_string()),
@@ -228,61 +393,36 @@ impl Host {
                 ),
             }
         };
-        let mut lines: Vec<_> = self.programs.iter().map(line).collect();
-        if self.privilege == Privilege::None {
-            lines.push(match &self.newuidmap {
-                Some(path) => ok("program newuidmap", path.display().to_string()),
-                None => ok("program newuidmap", "not found; not needed for a single id"),
-            });
+        let mut lines: Vec<_> = self.host.programs.iter().map(line).collect();
+        if self.host.privilege == Privilege::None {
+            lines.push(self.subordinate_line());
         }
         lines
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// What could not be tried because something before it failed.
+fn untried(check: &str) -> DoctorLine {
+    missing(check, "not tried: what it needs is missing", "nothing can run", "mend the line above first")
+}
 
-    fn status(lines: &[DoctorLine], check: &str) -> DoctorStatus {
-        lines.iter().find(|line| line.check == check).unwrap().status
-    }
-
-    #[test]
-    fn every_line_that_is_not_well_says_what_is_used_and_how_to_mend_it() {
-        let mut host = Host::probe();
-        host.kernel = "4.19.0".to_owned();
-        host.privilege = Privilege::None;
-        host.landlock_abi = None;
-        host.user_namespaces = UserNamespaces::Forbidden { sysctl: "user.max_user_namespaces", allow: "15000" };
-        host.seccomp_actions.clear();
-        host.memfd_noexec = 2;
-        host.proc_masks = vec!["/proc/kcore".into()];
-        host.overlay = false;
-        host.pressure = false;
-        host.programs.iter_mut().for_each(|program| program.path = None);
-        let lines = host.doctor();
-        for line in &lines {
-            let well = line.status == DoctorStatus::Ok;
-            assert_eq!(well, line.mend.is_empty() && line.meanwhile.is_empty(), "{line:?}");
+fn rehearsal_line(rehearsal: &Result<Enforced, Box<Problem>>) -> DoctorLine {
+    const CHECK: &str = "sandbox";
+    match rehearsal {
+        Ok(receipt) => ok(
+            CHECK,
+            format!(
+                "one of the policy {} was made and held: ids {}, cgroup {}, network {}",
+                receipt.policy, receipt.ids, receipt.cgroup, receipt.network
+            ),
+        ),
+        Err(problem) => {
+            let next = problem.next_actions.first().map_or("mend the lines above", String::as_str);
+            missing(CHECK, &problem.error, "commands are refused with this sentence", next)
         }
-        for check in ["kernel", "landlock", "user namespaces", "seccomp", "memfd", "/proc", "program sh"] {
-            assert_eq!(status(&lines, check), DoctorStatus::Missing, "{check}");
-        }
-        assert_eq!(status(&lines, "user"), DoctorStatus::Degraded);
-    }
-
-    #[test]
-    fn rules_for_ordinary_users_do_not_bind_root() {
-        let mut host = Host::probe();
-        host.user_namespaces =
-            UserNamespaces::Forbidden { sysctl: "kernel.apparmor_restrict_unprivileged_userns", allow: "0" };
-        host.proc_masks = vec!["/proc/kcore".into()];
-        host.privilege = Privilege::Host;
-        assert_eq!(status(&host.doctor(), "user namespaces"), DoctorStatus::Ok);
-        assert_eq!(status(&host.doctor(), "/proc"), DoctorStatus::Ok);
-        host.privilege = Privilege::None;
-        let lines = host.doctor();
-        let line = lines.iter().find(|line| line.check == "user namespaces").unwrap();
-        assert_eq!(line.mend, "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0");
     }
 }
+
+#[cfg(test)]
+#[path = "doctor_tests.rs"]
+mod tests;
