@@ -1,7 +1,7 @@
 # sandboxd in a container.
 #
 #   docker build -t sandboxd .
-#   docker run --rm --init -p 127.0.0.1:7402:7402 -v sandboxd:/var/lib/sandboxd \
+#   docker run --rm -p 127.0.0.1:7402:7402 -v sandboxd:/var/lib/sandboxd \
 #       --security-opt seccomp=contrib/seccomp.json --security-opt systempaths=unconfined \
 #       sandboxd
 #   docker exec <container> sandboxctl doctor        # says what is missing, and its remedy

@@ -32,7 +32,7 @@ fn fork_bomb_is_contained() {
     ] {
         let started = Instant::now();
         let command = bomb.replace("MARKER", &marker);
-        let result = project.run_with(&json!({"command": command, "timeout_ms": 1500}));
+        let result = project.run_with(&json!({"command": command, "timeout_ms": 1500 * host::patience()}));
         assert!(started.elapsed() < Duration::from_secs(6) * host::patience(), "{bomb}: {:?}", started.elapsed());
         assert!(result.usage.pids_peak.is_some_and(|peak| peak <= 64), "{bomb}: {:?}", result.usage);
         let named = result.denials.iter().any(|denial| denial.subject.contains("pids"));
@@ -279,6 +279,34 @@ fn neighbours_stay_responsive() {
         });
         assert!(best <= Duration::from_millis(100), "while another project attacks ({name}): p99 {best:?}");
     }
+}
+
+#[test]
+fn commands_go_first_when_memory_runs_out() {
+    let daemon = Daemon::start();
+    let project = daemon.project();
+    let lower = "import os
+seen = [int(open('/proc/self/oom_score_adj').read())]
+try: open('/proc/self/oom_score_adj', 'w').write('0')
+except OSError as error: seen.append(error.errno)
+print(seen)";
+    let read = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it is alive");
+        text.trim().parse::<i32>().expect("a number")
+    };
+    let inside = project.ok("cat /proc/self/oom_score_adj").trim().parse::<i32>().expect("a number");
+    let ours: Vec<u32> = daemon.keepers().into_iter().chain([daemon.pid]).collect();
+    assert!(ours.len() >= 2, "{ours:?}");
+    for pid in ours {
+        assert!(
+            read(pid) + 500 <= inside,
+            "{}: {} is killed before a command with {inside}",
+            host::comm(pid),
+            read(pid)
+        );
+    }
+    require!("python3");
+    assert_eq!(project.python_ok(lower).trim(), format!("[{inside}, {}]", nix::libc::EACCES));
 }
 
 #[test]

@@ -154,6 +154,7 @@ impl Hierarchy {
                 v2::make_room(&site.parent)?;
             }
             v2::hand_down(&site.parent, &site.controllers)?;
+            v2::pass_reserve_on(&site.parent);
         }
         Ok(())
     }

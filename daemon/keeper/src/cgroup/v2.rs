@@ -149,6 +149,18 @@ pub(super) fn make_room(parent: &Path) -> Result<(), CgroupError> {
     }
 }
 
+/// Memory that a service manager has set aside for the whole of `parent` is meant for the daemon and its keepers, not
+/// for commands: `memory.min` counts for those children that ask for it.
+pub(super) fn pass_reserve_on(parent: &Path) {
+    let file = "memory.min";
+    if let Ok(reserve) = read(&parent.join(file))
+        && reserve != "0"
+    {
+        // A favour; without it the reserve is shared with commands.
+        let _ = write(&parent.join(SUPERVISOR).join(file), &reserve);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +201,16 @@ mod tests {
         assert_eq!(handed_down(dir.path()), ["memory", "pids"]);
         let error = hand_down(dir.path(), &[Controller::Cpu]).unwrap_err();
         assert!(matches!(error, CgroupError::Differs { .. }), "a plain file hands nothing down: {error}");
+    }
+
+    #[test]
+    fn a_reserve_is_the_supervisors() {
+        let dir = directory(&[("memory.min", "67108864\n")]);
+        let supervisor = dir.path().join(SUPERVISOR);
+        std::fs::create_dir(&supervisor).unwrap();
+        std::fs::write(supervisor.join("memory.min"), "0\n").unwrap();
+        pass_reserve_on(dir.path());
+        assert_eq!(read(&supervisor.join("memory.min")).unwrap(), "67108864");
     }
 
     #[test]
