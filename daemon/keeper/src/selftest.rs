@@ -29,7 +29,7 @@ pub(crate) async fn pass(sandbox: &Arc<Sandbox>, spec: &KeeperSpec) -> Result<()
     let test = SelfTest {
         namespaces: own_namespaces(shares_network).map_err(|error| internal(&error))?,
         hidden: spec.project_dir.to_string_lossy().into_owned(),
-        outsider: rustix::process::getpid().as_raw_nonzero().get(),
+        outsider: outsider(),
         listener: name,
         uid: UID,
         gid: GID,
@@ -56,6 +56,18 @@ fn refusal(breaches: &[Breach]) -> Box<Problem> {
     let text = format!("the sandbox does not hold on this host, so nothing is run in it: {said}");
     let problem = Problem::new(Code::LayerUnavailable, text).with("layer", layer);
     Box::new(problem.next("run `sandboxctl doctor`; if it finds nothing, report this with its output"))
+}
+
+/// A process outside whose number nobody has inside, where there is an init and nothing else. This one, unless it is
+/// the first of a container: then the launcher is there with a larger number.
+fn outsider() -> i32 {
+    const INIT: i32 = 1;
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    if own > INIT {
+        return own;
+    }
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).max().unwrap_or(own)
 }
 
 fn own_namespaces(shares_network: bool) -> io::Result<Vec<(Layer, String)>> {
