@@ -15,7 +15,7 @@ const HEALTH_PACE: Duration = Duration::from_millis(50);
 
 /// Small limits: what is tested is who suffers, not how much there is.
 const HOSTILE: &str =
-    "name = 'hostile'\nextends = 'default'\n[limits]\nmemory = '256MiB'\npids = 256\ndisk = '64MiB'\n";
+    "name = 'hostile'\nextends = 'default'\n[limits]\nmemory = '256MiB'\npids = 256\ndisk = '64MiB'\ntmp = '64MiB'\n";
 
 /// A fork bomb, a memory hog, a disk filler, two that compute; each in a project of its own.
 const ATTACKS: [&str; 5] = [
