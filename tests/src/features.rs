@@ -32,6 +32,11 @@ pub fn skip(features: &[&str]) -> bool {
     true
 }
 
+/// Whether this host has a feature.
+pub fn has(feature: &str) -> bool {
+    missing(feature).is_none()
+}
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

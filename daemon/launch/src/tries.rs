@@ -43,7 +43,7 @@ fn refused(trial: Trial) -> Option<Report> {
     match read.and_then(|_| protocol::decode(&said)) {
         Ok(outcome) => outcome,
         // Killed by whoever filters system calls, most likely.
-        Err(_) => Some(Report::new(Step::Try, 0, "it and live")),
+        Err(_) => Some(Report::new(Step::Try, 0, "without being killed")),
     }
 }
 

@@ -7,6 +7,7 @@ use super::examination::Tried;
 use super::{Examination, Privilege, Program, UserNamespaces, mend};
 use crate::cgroup::{Hierarchy, Kind};
 use crate::subordinate::Lack;
+use sandbox_launch::report::Report;
 use sandbox_launch::selftest::Layer;
 use sandbox_launch::trial::Trial;
 use sandbox_wire::{DoctorLine, DoctorStatus, Enforced, Problem};
@@ -189,20 +190,27 @@ impl Examination {
         }
     }
 
+    /// What became of a trial; `refused` is the line when the kernel said no.
+    fn line(&self, check: &str, trial: Trial, done: &str, refused: impl FnOnce(&Report) -> DoctorLine) -> DoctorLine {
+        match self.tried(trial) {
+            Tried::Done => ok(check, done),
+            Tried::Impossible => untried(check),
+            Tried::Refused(report) => refused(report),
+        }
+    }
+
     fn user_namespace_line(&self) -> DoctorLine {
         const CHECK: &str = "user namespaces";
         let host = &self.host;
-        let (found, mend) = match self.tried(Trial::Namespace(Layer::User)) {
-            Tried::Done => return ok(CHECK, "made one and mapped an id"),
-            Tried::Impossible => return untried(CHECK),
-            Tried::Refused(report) => (report.to_string(), mend::user_namespace(host, report)),
-        };
-        let found = match &host.user_namespaces {
-            UserNamespaces::Forbidden { sysctl, .. } => format!("{found}: forbidden by {sysctl}"),
-            UserNamespaces::Absent => "not in this kernel".to_owned(),
-            UserNamespaces::Allowed => found,
-        };
-        missing(CHECK, found, "nothing can be isolated, so nothing runs", mend)
+        self.line(CHECK, Trial::Namespace(Layer::User), "made one and mapped an id", |report| {
+            let found = match &host.user_namespaces {
+                UserNamespaces::Forbidden { sysctl, .. } => format!("{report}: forbidden by {sysctl}"),
+                UserNamespaces::Absent => "not in this kernel".to_owned(),
+                UserNamespaces::Allowed => report.to_string(),
+            };
+            let mend = mend::user_namespace(host, report);
+            missing(CHECK, found, "nothing can be isolated, so nothing runs", mend)
+        })
     }
 
     fn container_line(&self) -> Option<DoctorLine> {
@@ -234,45 +242,35 @@ impl Examination {
     }
 
     fn view_line(&self) -> DoctorLine {
-        match self.tried(Trial::Mount) {
-            Tried::Done => ok("view", "mounted a file system and a part of the host's"),
-            Tried::Impossible => untried("view"),
-            Tried::Refused(report) => missing("view", report.to_string(), "nothing can run", mend::mount(&self.host)),
-        }
+        self.line("view", Trial::Mount, "mounted a file system and a part of the host's", |report| {
+            missing("view", report.to_string(), "nothing can run", mend::mount(&self.host))
+        })
     }
 
     fn proc_line(&self) -> DoctorLine {
         const CHECK: &str = "/proc";
-        match self.tried(Trial::Proc) {
-            Tried::Done => ok(CHECK, "mounted one for a new pid namespace"),
-            Tried::Impossible => untried(CHECK),
-            Tried::Refused(report) if self.host.proc_masks.is_empty() => {
-                missing(CHECK, report.to_string(), "nothing can run", mend::mount(&self.host))
-            }
-            Tried::Refused(report) => missing(
+        let masks = &self.host.proc_masks;
+        self.line(CHECK, Trial::Proc, "mounted one for a new pid namespace", |report| match masks.as_slice() {
+            [] => missing(CHECK, report.to_string(), "nothing can run", mend::mount(&self.host)),
+            masks => missing(
                 CHECK,
-                format!("{report}: this process's own is partly hidden ({})", list(&self.host.proc_masks)),
+                format!("{report}: this process's own is partly hidden ({})", list(masks)),
                 "nothing can run, for want of a /proc of its own",
-                mend::unmask(),
+                mend::unmask(&self.host),
             ),
-        }
+        })
     }
 
     fn loopback_line(&self) -> DoctorLine {
         const CHECK: &str = "loopback";
-        match self.tried(Trial::Loopback) {
-            Tried::Done => ok(CHECK, "brought up in a new network namespace"),
-            Tried::Impossible | Tried::Refused(_) if self.namespaces_line().status != DoctorStatus::Ok => {
-                untried(CHECK)
-            }
-            Tried::Impossible => untried(CHECK),
-            Tried::Refused(report) => missing(
+        self.line(CHECK, Trial::Loopback, "brought up in a new network namespace", |report| {
+            missing(
                 CHECK,
                 report.to_string(),
                 "only policies with the network mode `host` can be enforced",
                 mend::mount(&self.host),
-            ),
-        }
+            )
+        })
     }
 
     fn landlock_line(&self) -> DoctorLine {
@@ -285,16 +283,14 @@ impl Examination {
     }
 
     fn seccomp_line(&self) -> DoctorLine {
-        match self.tried(Trial::Seccomp) {
-            Tried::Done => ok("seccomp", "loaded a filter, which refused a call"),
-            Tried::Impossible => untried("seccomp"),
-            Tried::Refused(report) => missing(
+        self.line("seccomp", Trial::Seccomp, "loaded a filter, which refused a call", |report| {
+            missing(
                 "seccomp",
                 report.to_string(),
                 "nothing can run: system calls would not be filtered",
                 "use a kernel with CONFIG_SECCOMP_FILTER=y",
-            ),
-        }
+            )
+        })
     }
 
     fn cgroup_lines(&self, rehearsal: &Result<Enforced, Box<Problem>>) -> Vec<DoctorLine> {
@@ -331,26 +327,16 @@ impl Examination {
     }
 
     fn overlay_line(&self) -> DoctorLine {
-        match self.tried(Trial::Overlay) {
-            Tried::Done => ok("overlay", "mounted one"),
-            Tried::Impossible => untried("overlay"),
-            Tried::Refused(report) => {
-                degraded("overlay", report.to_string(), "nothing uses it yet", "sudo modprobe overlay")
-            }
-        }
+        self.line("overlay", Trial::Overlay, "mounted one", |report| {
+            degraded("overlay", report.to_string(), "nothing uses it yet", "sudo modprobe overlay")
+        })
     }
 
     fn nf_tables_line(&self) -> DoctorLine {
-        match self.tried(Trial::NfTables) {
-            Tried::Done => ok("nf_tables", "answered in a new network namespace"),
-            Tried::Impossible => untried("nf_tables"),
-            Tried::Refused(report) => degraded(
-                "nf_tables",
-                report.to_string(),
-                "nothing uses it yet: the network modes are `none` and `host`",
-                "sudo modprobe nf_tables",
-            ),
-        }
+        let meanwhile = "nothing uses it yet: the network modes are `none` and `host`";
+        self.line("nf_tables", Trial::NfTables, "answered in a new network namespace", |report| {
+            degraded("nf_tables", report.to_string(), meanwhile, "sudo modprobe nf_tables")
+        })
     }
 
     /// Of interest for cgroups only: a view has no `/sys`.

@@ -3,6 +3,7 @@
 use super::Host;
 use crate::spawn::{Program, SpawnError, try_on_host};
 use sandbox_launch::report::{Report, Step};
+use sandbox_launch::selftest::Layer;
 use sandbox_launch::trial::{Outcome, Trial};
 use std::path::Path;
 
@@ -49,10 +50,9 @@ impl Examination {
     pub(super) fn tried(&self, trial: Trial) -> Tried<'_> {
         let Ok(outcomes) = &self.outcomes else { return Tried::Impossible };
         let refused = outcomes.iter().find(|outcome| outcome.trial == trial).map(|outcome| outcome.refused.as_ref());
-        let first = Trial::Namespace(sandbox_launch::selftest::Layer::User);
         match refused {
             Some(None) => Tried::Done,
-            Some(Some(report)) if trial != first && before(report) => Tried::Impossible,
+            Some(Some(report)) if is_before(trial, report.step) => Tried::Impossible,
             Some(Some(report)) => Tried::Refused(report),
             None => Tried::Impossible,
         }
@@ -73,7 +73,11 @@ impl Examination {
     }
 }
 
-/// What every trial but those of Landlock and seccomp begins with.
-fn before(report: &Report) -> bool {
-    matches!(report.step, Step::EnterUserNamespace | Step::MapIds)
+/// What trials begin with is a trial of its own, and its failure that one's.
+fn is_before(trial: Trial, step: Step) -> bool {
+    match trial {
+        Trial::Namespace(Layer::User) => false,
+        Trial::Namespace(_) => matches!(step, Step::EnterUserNamespace | Step::MapIds),
+        _ => matches!(step, Step::EnterUserNamespace | Step::MapIds | Step::EnterNamespaces),
+    }
 }

@@ -41,9 +41,15 @@ pub(super) fn mount(host: &Host) -> String {
 }
 
 /// Of a `/proc` that is hidden in parts.
-pub(super) fn unmask() -> String {
-    "start the container with --security-opt systempaths=unconfined (podman: --security-opt 'unmask=/proc/*')"
-        .to_owned()
+pub(super) fn unmask(host: &Host) -> String {
+    match host.container {
+        Some(_) => {
+            "start the container with --security-opt systempaths=unconfined \
+            (podman: --security-opt 'unmask=/proc/*')"
+        }
+        None => "take ProtectKernelTunables= and ProtectKernelLogs= out of the unit that starts this",
+    }
+    .to_owned()
 }
 
 /// Of a filter of system calls that this process is under.
