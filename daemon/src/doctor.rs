@@ -8,8 +8,8 @@ use crate::service::{Error, Service};
 use crate::{host_ids, tree};
 use sandbox_keeper::api::KeeperSpec;
 use sandbox_keeper::probe::{Examination, Host, Privilege};
-use sandbox_keeper::rehearsal::rehearse;
-use sandbox_wire::{DoctorReport, Enforced, Problem, ProjectId};
+use sandbox_keeper::rehearsal::{Rehearsal, rehearse};
+use sandbox_wire::{DoctorReport, ProjectId};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,11 +21,11 @@ pub(crate) async fn report(service: &Service) -> Result<DoctorReport, Error> {
     let rehearsal = rehearsal(service).await?;
     let state = service.state.clone();
     let examined = tokio::task::spawn_blocking(move || Examination::new(&state)).await.map_err(Error::internal)?;
-    Ok(DoctorReport { lines: examined.doctor(&rehearsal), default_policy_enforceable: rehearsal.is_ok() })
+    Ok(DoctorReport { lines: examined.doctor(&rehearsal), default_policy_enforceable: rehearsal.receipt.is_ok() })
 }
 
 /// Makes a sandbox of the policy `default`, in a project that nobody sees, and removes it.
-async fn rehearsal(service: &Service) -> Result<Result<Enforced, Box<Problem>>, Error> {
+async fn rehearsal(service: &Service) -> Result<Rehearsal, Error> {
     let policy = service.policies.get(DEFAULT_POLICY).ok_or_else(|| Error::internal("no policy `default`"))?;
     let slot = service.allocate_slot()?;
     let folder = service.state.join("rehearsal");

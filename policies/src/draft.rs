@@ -198,6 +198,7 @@ impl Draft {
             (Limit::Memory, &file.memory),
             (Limit::Pids, &file.pids),
             (Limit::Disk, &file.disk),
+            (Limit::DiskRate, &file.disk_rate),
             (Limit::Tmp, &file.tmp),
             (Limit::OpenFiles, &file.open_files),
             (Limit::Output, &file.output),

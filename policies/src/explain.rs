@@ -76,6 +76,9 @@ pub fn explain(policy: &Policy) -> Explanation {
     for (rule, value, meaning) in single {
         add(rule, "", value, meaning.to_owned());
     }
+    if let Some(rate) = limits.disk_rate {
+        add("limits.disk_rate", "", Bytes(rate).to_string(), "a second from the disk, and to it".to_owned());
+    }
 
     let environment = policy.environment();
     for (name, value) in &environment.set {

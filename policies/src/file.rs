@@ -105,6 +105,9 @@ pub struct LimitsFile {
     /// Bytes of the workspace and the home folder.
     #[schemars(schema_with = "size")]
     pub disk: Option<Spanned<Quantity>>,
+    /// Bytes a second that are read from the disk, and as many that are written to it; as fast as it is when absent.
+    #[schemars(schema_with = "size")]
+    pub disk_rate: Option<Spanned<Quantity>>,
     /// Bytes of /tmp; not more than `memory`.
     #[schemars(schema_with = "size")]
     pub tmp: Option<Spanned<Quantity>>,

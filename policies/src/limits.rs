@@ -124,6 +124,7 @@ pub(crate) enum Limit {
     Memory,
     Pids,
     Disk,
+    DiskRate,
     Tmp,
     OpenFiles,
     Output,
@@ -149,6 +150,8 @@ pub(crate) struct Range {
 pub(crate) const CPU_MIN: f64 = 0.01;
 pub(crate) const CPU_MAX: f64 = 1024.0;
 pub(crate) const CPU_DEFAULT: f64 = 2.0;
+/// Faster than any disk: 1 TiB a second is as fast as the disk is.
+pub(crate) const UNLIMITED_DISK_RATE: u64 = 1 << 40;
 
 impl Limit {
     /// The key in `[limits]`.
@@ -157,6 +160,7 @@ impl Limit {
             Self::Memory => "memory",
             Self::Pids => "pids",
             Self::Disk => "disk",
+            Self::DiskRate => "disk_rate",
             Self::Tmp => "tmp",
             Self::OpenFiles => "open_files",
             Self::Output => "output",
@@ -171,6 +175,7 @@ impl Limit {
             Self::Memory => "limits.memory",
             Self::Pids => "limits.pids",
             Self::Disk => "limits.disk",
+            Self::DiskRate => "limits.disk_rate",
             Self::Tmp => "limits.tmp",
             Self::OpenFiles => "limits.open_files",
             Self::Output => "limits.output",
@@ -181,7 +186,7 @@ impl Limit {
 
     pub(crate) fn unit(self) -> Unit {
         match self {
-            Self::Memory | Self::Disk | Self::Tmp | Self::Output => Unit::Bytes,
+            Self::Memory | Self::Disk | Self::DiskRate | Self::Tmp | Self::Output => Unit::Bytes,
             Self::Timeout | Self::MaxTimeout => Unit::Millis,
             Self::Pids | Self::OpenFiles => Unit::Count,
         }
@@ -197,6 +202,8 @@ impl Limit {
             // The command and one child. The ceiling is the kernel's PID_MAX_LIMIT.
             Self::Pids => (2, 1 << 22, 512),
             Self::Disk => (MIB, 1024 * TIB, 8 * GIB),
+            // Slower than a floppy disk, nothing starts in sensible time. The ceiling is no limit.
+            Self::DiskRate => (64 << 10, UNLIMITED_DISK_RATE, UNLIMITED_DISK_RATE),
             Self::Tmp => (MIB, 64 * TIB, GIB),
             // The ceiling is the kernel's default fs.nr_open.
             Self::OpenFiles => (16, 1 << 20, 4096),
@@ -283,8 +290,8 @@ mod tests {
 
     #[test]
     fn defaults_lie_in_their_ranges() {
-        use Limit::{Disk, MaxTimeout, Memory, OpenFiles, Output, Pids, Timeout, Tmp};
-        for limit in [Memory, Pids, Disk, Tmp, OpenFiles, Output, Timeout, MaxTimeout] {
+        use Limit::{Disk, DiskRate, MaxTimeout, Memory, OpenFiles, Output, Pids, Timeout, Tmp};
+        for limit in [Memory, Pids, Disk, DiskRate, Tmp, OpenFiles, Output, Timeout, MaxTimeout] {
             let Range { min, max, default } = limit.range();
             assert!(min <= default && default <= max, "{limit:?}");
         }

@@ -107,6 +107,9 @@ pub struct Limits {
     pub cpu: f64,
     pub pids: u32,
     pub disk_bytes: u64,
+    /// Bytes a second, of reading and of writing each; absent: as fast as the disk is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_rate: Option<u64>,
     pub tmp_bytes: u64,
     pub open_files: u32,
     /// Journal bytes kept per run.

@@ -5,7 +5,7 @@
 
 use crate::draft::Draft;
 use crate::file::Written;
-use crate::limits::{CPU_DEFAULT, Limit};
+use crate::limits::{CPU_DEFAULT, Limit, UNLIMITED_DISK_RATE};
 use crate::paths::{PROJECT, at_or_below, overlap};
 use crate::policy::{Provenance, Rules};
 use crate::source::{At, Place};
@@ -129,6 +129,7 @@ fn finish(mut draft: Draft, name: &str) -> Policy {
             cpu: draft.cpu.as_ref().map_or(CPU_DEFAULT, |cpu| cpu.value),
             pids: count(Limit::Pids),
             disk_bytes: limit(&draft, Limit::Disk),
+            disk_rate: Some(limit(&draft, Limit::DiskRate)).filter(|rate| *rate < UNLIMITED_DISK_RATE),
             tmp_bytes: limit(&draft, Limit::Tmp),
             open_files: count(Limit::OpenFiles),
             output_bytes: limit(&draft, Limit::Output),

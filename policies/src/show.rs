@@ -77,6 +77,9 @@ fn limits(policy: &Policy, out: &mut String) {
     ] {
         single(policy, out, rule, &value);
     }
+    if let Some(rate) = limits.disk_rate {
+        single(policy, out, "limits.disk_rate", &size(rate));
+    }
 }
 
 fn environment(policy: &Policy, out: &mut String) {

@@ -32,7 +32,7 @@ fn mistakes_name_file_line_and_fix() {
         ("extends = \"default\"", "a.toml:1:1: missing field `name`; add `name`"),
         (
             "name = \"a\"\n[limits]\nmemry = 1",
-            "a.toml:3:1: unknown field `memry`, expected one of `memory`, `cpu`, `pids`, `disk`, `tmp`, `open_files`, \
+            "a.toml:3:1: unknown field `memry`, expected one of `memory`, `cpu`, `pids`, `disk`, `disk_rate`, `tmp`, `open_files`, \
              `output`, `timeout`, `max_timeout`; did you mean `memory`?",
         ),
         (

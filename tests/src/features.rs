@@ -59,6 +59,10 @@ fn probe(feature: &str) -> Option<String> {
     match feature {
         "root" => unless(is_root(), "not root"),
         "cgroup" => unless(cgroup(), "no cgroup with a memory controller can be made by this user"),
+        "io" => unless(
+            cgroup() && io_controller() && temporary_files_are_on_a_disk(),
+            "no io controller of cgroup v2 for this user, or temporary files on no disk",
+        ),
         "landlock" => unless(landlock(), "the receipt of a run names no Landlock ABI"),
         "seccomp" => unless(
             fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("Seccomp:")),
@@ -125,6 +129,21 @@ fn cgroup() -> bool {
     });
     // All of them are tried: every one removes what it made.
     probes.filter(|works| *works).count() > 0
+}
+
+/// In our own cgroup of version 2, as mounted where everybody mounts it.
+fn io_controller() -> bool {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let controllers = Path::new("/sys/fs/cgroup").join(path).join("cgroup.controllers");
+    fs::read_to_string(controllers).is_ok_and(|list| list.split_whitespace().any(|name| name == "io"))
+}
+
+/// On one whose file system tells the kernel who writes.
+fn temporary_files_are_on_a_disk() -> bool {
+    use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, statfs};
+    let kind = statfs(&std::env::temp_dir()).map(|found| found.filesystem_type());
+    kind.is_ok_and(|kind| [BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC].contains(&kind))
 }
 
 fn landlock() -> bool {

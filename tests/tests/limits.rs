@@ -1,6 +1,6 @@
 //! Hostile amounts: processes, memory, files, descriptors, output, time; and the neighbours meanwhile.
 
-use sandbox_tests::{Daemon, Options, Project, host, project, require};
+use sandbox_tests::{Daemon, Options, Project, features, host, project, require};
 use sandbox_wire::{RunResult, RunState};
 use serde_json::json;
 use std::os::unix::fs::MetadataExt;
@@ -194,6 +194,41 @@ fn processor_time_is_limited() {
     let result = project.run_with(&json!({"command": command, "timeout_ms": 3000}));
     let share = result.usage.cpu_ms / result.duration_ms;
     assert!(share > 0.1 && share < 0.75, "{share} processors: {:?}", result.usage);
+}
+
+#[test]
+fn a_disk_rate_is_kept_or_refused_in_the_doctors_words() {
+    let slow = "name = 'slow'\nextends = 'default'\n[limits]\ndisk_rate = '1MiB'\n";
+    let lifted = "name = 'lifted'\nextends = 'slow'\n[limits]\ndisk_rate = '1TiB'\n";
+    let daemon = Options::default().policy("slow", slow).policy("lifted", lifted).start();
+    let report = daemon.client.get("/doctor").ok();
+    let line = report["lines"].as_array().into_iter().flatten().find(|line| line["check"] == "disk rate");
+    let line = line.unwrap_or_else(|| panic!("the doctor says nothing of it: {report:#}"));
+    assert_eq!(line["status"] == "ok", features::has("io"), "{line}");
+    let project = daemon.project_of("slow");
+    if line["status"] != "ok" {
+        let problem = project.call(&json!({ "command": "true" })).json();
+        assert_eq!(problem["code"], "layer_unavailable", "{problem}");
+        let told = problem["error"].as_str().unwrap_or_default();
+        assert!(told.contains(line["found"].as_str().expect("a text")), "{line}\n{problem}");
+        assert_eq!(daemon.project_of("lifted").ok("echo ran"), "ran\n");
+        return;
+    }
+    // The first second's worth may be had at once.
+    for (how, command) in [
+        ("written past the cache", "dd if=/dev/zero of=a bs=256k count=16 oflag=direct"),
+        ("written back", "dd if=/dev/zero of=b bs=256k count=16 conv=fsync"),
+        ("read past the cache", "dd if=a of=/dev/null bs=256k iflag=direct"),
+    ] {
+        let result = project.run(command);
+        assert_eq!(result.exit_code, Some(0), "{how}: {result:?}");
+        assert!(result.duration_ms > 2500.0, "4 MiB {how} in {} ms", result.duration_ms);
+    }
+    let limits = group_says(&project, "io.max");
+    assert!(limits.len() == 1 && limits[0].contains("rbps=1048576 wbps=1048576"), "{limits:?}");
+    // The project as a whole has the highest limit of its policies, or none.
+    assert_eq!(project.ok_with(&json!({ "command": "echo ran", "policy": "lifted" })), "ran\n");
+    assert_eq!(group_says(&project, "io.max"), [""]);
 }
 
 /// What the kernel says of the project's group, for each tree that has the file.

@@ -28,6 +28,18 @@ pub struct KeeperSpec {
     pub idle_ms: u64,
 }
 
+impl KeeperSpec {
+    /// The folder on the host that is the home folder inside.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.project_dir.join("home")
+    }
+
+    /// The folder on the host that is the project's inside.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(|| self.project_dir.join("workspace"))
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {

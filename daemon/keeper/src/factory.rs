@@ -1,7 +1,7 @@
 //! Makes a sandbox: plan, cgroups, launcher, receipt. Blocking.
 
 use crate::api::KeeperSpec;
-use crate::cgroup::{Controller, Hierarchy, Kind, LeafPool, Precedence, ProjectGroup};
+use crate::cgroup::{CgroupError, Controller, Hierarchy, Kind, LeafPool, Precedence, ProjectGroup};
 use crate::plan::{self, Facts, UID};
 use crate::pool::Sandbox;
 use crate::probe::{Examination, Privilege, find_program, gaps, sentence};
@@ -11,9 +11,12 @@ use crate::subordinate::Subordinate;
 use crate::view;
 use sandbox_launch::plan::LaunchPlan;
 use sandbox_launch::report::Step;
-use sandbox_policy::{Layer, NetworkMode, Policy, SyscallProfile};
+use sandbox_policy::{Layer, Limits, NetworkMode, Policy, SyscallProfile};
 use sandbox_wire::{Code, Enforced, Problem};
 use std::sync::{Arc, OnceLock};
+
+/// Any will do: nothing runs under it.
+const TRIAL_DISK_RATE: u64 = 1 << 20;
 
 /// What a keeper finds out once and all its sandboxes share.
 #[derive(Debug)]
@@ -55,12 +58,38 @@ impl Ground {
         self.group.get().and_then(Option::as_ref).map_or_else(Vec::new, |group| group.pids())
     }
 
-    fn leaves(&self, policy: &Policy, spec: &KeeperSpec) -> Option<LeafPool> {
+    /// The cgroups of a policy's runs, where they can be had; refused when its `disk_rate` cannot be kept.
+    fn leaves(&self, policy: &Policy, spec: &KeeperSpec) -> Result<Option<LeafPool>, Box<Problem>> {
+        let group = self.group(policy, spec);
+        let made = match &group {
+            Some(group) => leaves_of(Arc::clone(group), policy.limits()).map(Some),
+            None if policy.limits().disk_rate.is_some() => Err(CgroupError::NoIo),
+            None => Ok(None),
+        };
+        match made {
+            Err(error) if policy.limits().disk_rate.is_some() => Err(unthrottled(policy, &error)),
+            Err(error) => {
+                tracing::warn!(%error, "no cgroup leaves: limits fall back to rlimits");
+                Ok(None)
+            }
+            Ok(pool) => Ok(pool),
+        }
+    }
+
+    /// Whether a policy could limit `disk_rate`, tried on the cgroup that a sandbox has been made with.
+    pub(crate) fn try_disk_rate(&self, policy: &Policy) -> Result<(), CgroupError> {
+        let group = self.group.get().cloned().flatten().ok_or(CgroupError::NoIo)?;
+        let limits = Limits { disk_rate: Some(TRIAL_DISK_RATE), ..policy.limits().clone() };
+        leaves_of(group, &limits).map(drop)
+    }
+
+    fn group(&self, policy: &Policy, spec: &KeeperSpec) -> Option<Arc<ProjectGroup>> {
         let group = self.group.get_or_init(|| {
             if self.hierarchy.kind() == Kind::None {
                 return None;
             }
-            match ProjectGroup::create(&self.hierarchy, &spec.cgroup_name, &spec.project, policy.limits()) {
+            let folders = vec![spec.workspace(), spec.home()];
+            match ProjectGroup::create(&self.hierarchy, &spec.cgroup_name, &spec.project, policy.limits(), folders) {
                 Ok(group) => Some(Arc::new(group)),
                 Err(error) => {
                     tracing::warn!(%error, "no cgroups: limits fall back to rlimits");
@@ -68,9 +97,26 @@ impl Ground {
                 }
             }
         });
-        let pool = LeafPool::new(Arc::clone(group.as_ref()?), policy.limits());
-        pool.inspect_err(|error| tracing::warn!(%error, "no cgroup leaves: limits fall back to rlimits")).ok()
+        group.clone()
     }
+}
+
+/// With one leaf made, so that a limit that cannot be kept is known before a command is there.
+fn leaves_of(group: Arc<ProjectGroup>, limits: &Limits) -> Result<LeafPool, CgroupError> {
+    let pool = LeafPool::new(group, limits)?;
+    pool.prepare(1)?;
+    Ok(pool)
+}
+
+/// A rate that nobody keeps is refused, not ignored.
+fn unthrottled(policy: &Policy, error: &CgroupError) -> Box<Problem> {
+    let text = format!("the policy {} limits `disk_rate`, which this host cannot keep: {error}", policy.name());
+    Box::new(
+        Problem::new(Code::LayerUnavailable, text)
+            .with("layer", "limits")
+            .with("policy", policy.name())
+            .next("run `sandboxctl doctor` and do what it says, or use a policy without `disk_rate`"),
+    )
 }
 
 /// Makes the sandbox of one policy, or says what the host lacks for it.
@@ -80,7 +126,7 @@ pub(crate) fn make(
     policy: Arc<Policy>,
     spec: &KeeperSpec,
 ) -> Result<Arc<Sandbox>, Box<Problem>> {
-    let leaves = ground.leaves(&policy, spec);
+    let leaves = ground.leaves(&policy, spec)?;
     let facts = Facts { cgroups: ground.facts.cgroups && leaves.is_some(), ..ground.facts.clone() };
     let mut receipt = receipt(&policy, ground, &facts, spec);
     check_required(&policy, &receipt, &facts)?;

@@ -11,7 +11,7 @@ use std::io;
 /// Makes `home` and `home/project` belong to the project's user.
 pub fn prepare(spec: &KeeperSpec) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let home = rustix::fs::openat(CWD, spec.project_dir.join("home"), flags, Mode::empty())?;
+    let home = rustix::fs::openat(CWD, spec.home(), flags, Mode::empty())?;
     match rustix::fs::mkdirat(&home, "project", Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),

@@ -18,8 +18,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// while something runs. Ends with the sandbox.
 pub(crate) async fn disk(project: Arc<Project>, sandbox: Arc<Sandbox>) {
     let limit = sandbox.policy.limits().disk_bytes;
-    let home = project.spec.project_dir.join("home");
-    let workspace = project.spec.dir.clone().unwrap_or_else(|| project.spec.project_dir.join("workspace"));
+    let (home, workspace) = (project.spec.home(), project.spec.workspace());
     let mut watch = DiskWatch::new(vec![home, workspace.clone()], limit);
     if project.spec.dir.is_some() {
         // A folder that a person brought along may be as large as it is.

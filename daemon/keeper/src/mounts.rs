@@ -16,6 +16,8 @@ pub(crate) struct Mount {
     /// Options of this mount, such as `ro`.
     pub(crate) options: Vec<String>,
     pub(crate) filesystem: String,
+    /// What is mounted, such as `/dev/sda1`, as whoever mounted it named it.
+    pub(crate) source: PathBuf,
     /// Options of the file system, such as `prjquota`, or a cgroup hierarchy's controllers.
     pub(crate) super_options: Vec<String>,
 }
@@ -51,9 +53,9 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     // Optional fields end with a lone dash.
     fields_from_root.find(|field| *field == b"-")?;
     let filesystem = String::from_utf8_lossy(fields_from_root.next()?).into_owned();
-    let _source = fields_from_root.next()?;
+    let source = unescape(fields_from_root.next()?);
     let super_options = list(fields_from_root.next()?);
-    Some(Mount { root, point, options, filesystem, super_options })
+    Some(Mount { root, point, options, filesystem, source, super_options })
 }
 
 fn list(field: &[u8]) -> Vec<String> {
@@ -93,6 +95,7 @@ mod tests {
                 point: "/mnt 2".into(),
                 options: vec!["rw".into(), "noatime".into()],
                 filesystem: "ext3".into(),
+                source: "/dev/root".into(),
                 super_options: vec!["rw".into(), "errors=continue".into()],
             }
         );

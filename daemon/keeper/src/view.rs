@@ -274,8 +274,7 @@ fn meminfo(total_kib: u64) -> String {
 
 /// Home and workspace, writable.
 fn project(spec: &KeeperSpec, facts: &Facts) -> Result<Vec<ViewStep>, PlanError> {
-    let home = spec.project_dir.join("home");
-    let workspace = spec.dir.clone().unwrap_or_else(|| spec.project_dir.join("workspace"));
+    let (home, workspace) = (spec.home(), spec.workspace());
     let failed = |source| PlanError::Workspace { path: workspace.clone(), source };
     let owner = workspace.metadata().map_err(failed)?;
     if !owner.is_dir() {
@@ -325,9 +324,9 @@ pub(crate) fn denied_now(policy: &Policy, spec: &KeeperSpec) -> Vec<Option<bool>
 fn denied_kind(at: &str, spec: &KeeperSpec) -> Option<bool> {
     let path = Path::new(at);
     let (root, rest) = if let Ok(rest) = path.strip_prefix(WORKSPACE) {
-        (spec.dir.clone().unwrap_or_else(|| spec.project_dir.join("workspace")), rest)
+        (spec.workspace(), rest)
     } else if let Ok(rest) = path.strip_prefix(HOME) {
-        (spec.project_dir.join("home"), rest)
+        (spec.home(), rest)
     } else {
         (PathBuf::from("/"), path.strip_prefix("/").ok()?)
     };

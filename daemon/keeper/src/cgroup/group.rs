@@ -7,6 +7,7 @@
 use super::leaf::{Leaf, Part};
 use super::precedence::Precedence;
 use super::probe::{Hierarchy, Site};
+use super::throttle::{self, Disk};
 use super::{CgroupError, Controller, Version, cpu_quota_us, read, v2};
 use sandbox_policy::Limits;
 use sandbox_wire::ProjectId;
@@ -31,6 +32,9 @@ const RECLAIM_BELOW_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug)]
 pub struct ProjectGroup {
     places: Vec<Place>,
+    /// What is on the disks whose speed may be limited.
+    folders: Vec<PathBuf>,
+    /// The highest of all policies in use. A `disk_rate` of 0: no policy has said anything about it yet.
     limits: Mutex<Limits>,
     next_leaf: AtomicU32,
 }
@@ -46,12 +50,14 @@ struct Place {
 
 impl ProjectGroup {
     /// Makes `<own cgroup>/<cgroup_name>/<project>` in every usable tree. Without any usable
-    /// controller the group is empty: its leaves limit and count nothing.
+    /// controller the group is empty: its leaves limit and count nothing. `folders` are those that the project
+    /// writes to.
     pub fn create(
         hierarchy: &Hierarchy,
         cgroup_name: &str,
         project: &ProjectId,
         limits: &Limits,
+        folders: Vec<PathBuf>,
     ) -> Result<Self, CgroupError> {
         let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if !(1..=64).contains(&cgroup_name.len()) || !cgroup_name.bytes().all(word) {
@@ -59,7 +65,8 @@ impl ProjectGroup {
         }
         hierarchy.settle()?;
         // Filled while it is made, so that dropping it after an error removes what there is.
-        let mut group = Self { places: Vec::new(), limits: Mutex::new(limits.clone()), next_leaf: AtomicU32::new(0) };
+        let present = Mutex::new(Limits { disk_rate: Some(0), ..limits.clone() });
+        let mut group = Self { places: Vec::new(), folders, limits: present, next_leaf: AtomicU32::new(0) };
         for site in hierarchy.sites() {
             let place = Place::of(site, cgroup_name, project);
             place.make()?;
@@ -81,13 +88,37 @@ impl ProjectGroup {
             memory_bytes: present.memory_bytes.max(limits.memory_bytes),
             cpu: present.cpu.max(limits.cpu),
             pids: present.pids.max(limits.pids),
+            disk_rate: present.disk_rate.zip(limits.disk_rate).map(|(present, new)| present.max(new)),
             ..present.clone()
         };
-        if highest != *present {
-            self.places.iter().try_for_each(|place| place.limit(&highest))?;
-            *present = highest;
+        if highest == *present {
+            return Ok(());
         }
+        self.places.iter().try_for_each(|place| place.limit(&highest))?;
+        // Where no policy has asked for a limit there is none to lift, and maybe none to be had.
+        let lifts_nothing = (present.disk_rate, highest.disk_rate) == (Some(0), None);
+        if highest.disk_rate != present.disk_rate && !lifts_nothing {
+            let (place, disks) = self.throttled()?;
+            throttle::limit(&place.dir, &disks, highest.disk_rate)?;
+        }
+        *present = highest;
         Ok(())
+    }
+
+    /// Where the speed of disks is limited, made ready for it, and the disks. It is the tree that counts memory, too:
+    /// by it the kernel knows whose data it writes back.
+    fn throttled(&self) -> Result<(&Place, Vec<Disk>), CgroupError> {
+        let has_io = |place: &&Place| {
+            place.version == Version::V2
+                && place.controllers.contains(&Controller::Memory)
+                && v2::available(place.parent()).iter().any(|name| name == Controller::Io.name())
+        };
+        let place = self.places.iter().find(has_io).ok_or(CgroupError::NoIo)?;
+        let disks = throttle::disks_of(&self.folders)?;
+        for dir in [place.parent(), &place.base, &place.dir] {
+            v2::hand_down(dir, &[Controller::Io])?;
+        }
+        Ok((place, disks))
     }
 
     /// A new leaf with these limits, which must be covered by the project's.
@@ -96,7 +127,13 @@ impl ProjectGroup {
             let name = format!("run-{}", self.next_leaf.fetch_add(1, Ordering::Relaxed));
             let mut parts = Vec::new();
             match self.make_parts(&name, &mut parts) {
-                Ok(true) => return Leaf::equip(name, parts, limits),
+                Ok(true) => {
+                    if limits.disk_rate.is_some() {
+                        let (place, disks) = self.throttled()?;
+                        throttle::limit(&place.dir.join(&name), &disks, limits.disk_rate)?;
+                    }
+                    return Leaf::equip(name, parts, limits);
+                }
                 // The name is taken in one of the trees.
                 Ok(false) => parts.iter().try_for_each(|part: &Part| remove_dir(&part.dir))?,
                 Err(error) => return Err(error),
@@ -171,6 +208,11 @@ impl Place {
         Self { version: site.version, controllers: site.controllers.clone(), base, dir }
     }
 
+    /// The daemon's own cgroup, or where its supervisor is.
+    fn parent(&self) -> &Path {
+        self.base.parent().expect("the base is below a parent")
+    }
+
     fn make(&self) -> Result<(), CgroupError> {
         // Another keeper that ends may remove the base between our two steps.
         for _ in 0..REMOVE_TRIES {
@@ -203,7 +245,7 @@ impl Place {
                 Controller::Memory => driver.limit_memory(&self.dir, limits.memory_bytes)?,
                 Controller::Pids => driver.limit_pids(&self.dir, u64::from(limits.pids) + WAITING_INITS)?,
                 Controller::Cpu => driver.limit_cpu(&self.dir, cpu_quota_us(limits.cpu))?,
-                Controller::CpuAccounting => {}
+                Controller::CpuAccounting | Controller::Io => {}
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ fn limits() -> Limits {
         cpu: 1.5,
         pids: 20,
         disk_bytes: 0,
+        disk_rate: None,
         tmp_bytes: 0,
         open_files: 0,
         output_bytes: 0,
@@ -47,7 +48,7 @@ impl Bench {
         }
         let name = format!("sandbox-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let project = ProjectId::random();
-        let group = match ProjectGroup::create(&hierarchy, &name, &project, &limits()) {
+        let group = match ProjectGroup::create(&hierarchy, &name, &project, &limits(), Vec::new()) {
             Ok(group) => Arc::new(group),
             Err(error) => panic!("the hierarchy is said to be usable: {error}"),
         };
@@ -116,7 +117,7 @@ fn what_a_dead_keeper_left_is_swept_and_live_leaves_are_not_touched() {
     }
     let busy = LeafPool::new(bench.group.clone(), &limits()).unwrap().take().unwrap();
     let mut running = start_in(&busy, "sleep 1");
-    let second = ProjectGroup::create(&bench.hierarchy, &bench.name, &bench.project, &limits()).unwrap();
+    let second = ProjectGroup::create(&bench.hierarchy, &bench.name, &bench.project, &limits(), Vec::new()).unwrap();
     assert!(leftovers.iter().all(|dir| !dir.exists()));
     let leaf = second.new_leaf(&limits()).unwrap();
     assert_ne!(leaf.name(), busy.name());
@@ -265,7 +266,8 @@ fn begin_and_usage_cost_microseconds() {
 #[test]
 fn names_that_are_no_names_are_refused() {
     for name in ["", "..", "a/b", "A"] {
-        let error = ProjectGroup::create(&Hierarchy::detect(), name, &ProjectId::random(), &limits()).unwrap_err();
+        let error =
+            ProjectGroup::create(&Hierarchy::detect(), name, &ProjectId::random(), &limits(), Vec::new()).unwrap_err();
         assert!(matches!(error, CgroupError::Name(_)), "{error}");
     }
 }

@@ -23,6 +23,7 @@ mod meter;
 mod pool;
 mod precedence;
 mod probe;
+mod throttle;
 mod v1;
 mod v2;
 
@@ -30,6 +31,7 @@ pub use group::ProjectGroup;
 pub use leaf::{Leaf, LeafUsage};
 pub use pool::LeafPool;
 pub use precedence::Precedence;
+pub(crate) use probe::delegate;
 pub use probe::{Hierarchy, Kind, Missing};
 
 use std::fmt;
@@ -44,9 +46,12 @@ pub enum Controller {
     Cpu,
     /// Counts cpu time on v1; on v2 every cgroup does.
     CpuAccounting,
+    /// On v2 only, and only when a policy asks for it.
+    Io,
 }
 
 impl Controller {
+    /// Those that every project has where the host has them.
     pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::CpuAccounting];
 
     pub fn name(self) -> &'static str {
@@ -55,6 +60,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Cpu => "cpu",
             Self::CpuAccounting => "cpuacct",
+            Self::Io => "io",
         }
     }
 }
@@ -88,6 +94,11 @@ pub enum CgroupError {
     Move { path: PathBuf, source: io::Error },
     #[error("cannot remove cgroup {path}: {source}")]
     Remove { path: PathBuf, source: io::Error },
+    /// The speed of disks would not be limited.
+    #[error("the speed of disks is limited by the `io` controller of cgroup v2, which is not there")]
+    NoIo,
+    #[error(transparent)]
+    NoDisk(#[from] throttle::NoDisk),
 }
 
 /// How long a quota lasts; the kernel's default.

@@ -274,12 +274,18 @@ fn not_offered(controller: Controller, parent: &Path) -> Why {
         Some(above) if v2::available(above).iter().any(|have| have == controller.name()) => {
             format!("echo +{controller} | sudo tee {}/cgroup.subtree_control", above.display())
         }
-        Some(_) => "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate=cpu memory pids\\n' \
-            | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload, then log in anew"
-            .to_owned(),
+        Some(_) => delegate("cpu memory pids"),
         None => format!("boot the kernel with cgroup_enable={controller}"),
     };
     (why, mend)
+}
+
+/// How systemd is told to hand controllers to users.
+pub(crate) fn delegate(controllers: &str) -> String {
+    format!(
+        "sudo mkdir -p /etc/systemd/system/user@.service.d && printf '[Service]\\nDelegate={controllers}\\n' \
+            | sudo tee /etc/systemd/system/user@.service.d/delegate.conf && sudo systemctl daemon-reload, then log in anew"
+    )
 }
 
 fn scope_command() -> &'static str {

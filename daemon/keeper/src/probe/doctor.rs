@@ -5,7 +5,8 @@
 
 use super::examination::Tried;
 use super::{Examination, Privilege, Program, UserNamespaces, mend};
-use crate::cgroup::{Hierarchy, Kind};
+use crate::cgroup::{CgroupError, Hierarchy, Kind};
+use crate::rehearsal::Rehearsal;
 use crate::subordinate::Lack;
 use sandbox_launch::report::Report;
 use sandbox_launch::selftest::Layer;
@@ -113,18 +114,19 @@ fn list(paths: &[PathBuf]) -> String {
 
 impl Examination {
     /// What this host can enforce. `rehearsal` is how making a sandbox of the policy `default` went.
-    pub fn doctor(&self, rehearsal: &Result<Enforced, Box<Problem>>) -> Vec<DoctorLine> {
+    pub fn doctor(&self, rehearsal: &Rehearsal) -> Vec<DoctorLine> {
         let mut lines = self.layers();
-        lines.extend(self.cgroup_lines(rehearsal));
+        lines.extend(self.cgroup_lines(&rehearsal.receipt));
         lines.extend([
             self.disk_line(),
+            self.disk_rate_line(&rehearsal.disk_rate),
             self.pressure_line(),
             self.overlay_line(),
             self.nf_tables_line(),
             self.sys_line(),
         ]);
         lines.extend(self.program_lines());
-        lines.push(rehearsal_line(rehearsal));
+        lines.push(rehearsal_line(&rehearsal.receipt));
         lines
     }
 
@@ -293,11 +295,11 @@ impl Examination {
         })
     }
 
-    fn cgroup_lines(&self, rehearsal: &Result<Enforced, Box<Problem>>) -> Vec<DoctorLine> {
+    fn cgroup_lines(&self, receipt: &Result<Enforced, Box<Problem>>) -> Vec<DoctorLine> {
         const CHECK: &str = "cgroup limits";
         let kind = self.host.cgroups.kind();
         let mut lines = Vec::new();
-        match rehearsal {
+        match receipt {
             _ if kind == Kind::None => {}
             Ok(receipt) if receipt.cgroup == "none" => lines.push(degraded(
                 CHECK,
@@ -316,6 +318,19 @@ impl Examination {
         let quota = if self.project_quotas { "kept" } else { "not kept" };
         let measured = "limits are measured by walking, and enforced within a second";
         ok("disk", format!("project quotas are {quota} by the state's file system, and not used; {measured}"))
+    }
+
+    fn disk_rate_line(&self, tried: &Result<(), CgroupError>) -> DoctorLine {
+        const CHECK: &str = "disk rate";
+        match tried {
+            Ok(()) => ok(CHECK, "io.max was set and read back"),
+            Err(error) => degraded(
+                CHECK,
+                error.to_string(),
+                "policies that limit `disk_rate` are refused",
+                mend::disk_rate(&self.host, error),
+            ),
+        }
     }
 
     fn pressure_line(&self) -> DoctorLine {
@@ -392,9 +407,9 @@ fn untried(check: &str) -> DoctorLine {
     missing(check, "not tried: what it needs is missing", "nothing can run", "mend the line above first")
 }
 
-fn rehearsal_line(rehearsal: &Result<Enforced, Box<Problem>>) -> DoctorLine {
+fn rehearsal_line(receipt: &Result<Enforced, Box<Problem>>) -> DoctorLine {
     const CHECK: &str = "sandbox";
-    match rehearsal {
+    match receipt {
         Ok(receipt) => ok(
             CHECK,
             format!(

@@ -6,9 +6,9 @@ fn line(lines: &[DoctorLine], check: &str) -> DoctorLine {
     lines.iter().find(|line| line.check == check).cloned().unwrap_or_else(|| panic!("no line {check}: {lines:#?}"))
 }
 
-fn refused() -> Result<Enforced, Box<Problem>> {
+fn refused() -> Rehearsal {
     let problem = Problem::new(sandbox_wire::Code::LayerUnavailable, "this host does not let the sandbox be made");
-    Err(Box::new(problem.next("mend it")))
+    Rehearsal { receipt: Err(Box::new(problem.next("mend it"))), disk_rate: Err(CgroupError::NoIo) }
 }
 
 /// A host on which everything is allowed.

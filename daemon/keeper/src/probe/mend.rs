@@ -4,6 +4,7 @@
 //! hardening. What was looked up on the host tells them apart.
 
 use super::{Host, UserNamespaces};
+use crate::cgroup::{CgroupError, Kind, delegate};
 use sandbox_launch::report::Report;
 use sandbox_launch::selftest::Layer;
 
@@ -50,6 +51,16 @@ pub(super) fn unmask(host: &Host) -> String {
         None => "take ProtectKernelTunables= and ProtectKernelLogs= out of the unit that starts this",
     }
     .to_owned()
+}
+
+/// Of the `io` controller of cgroup v2, or of a disk that it cannot limit.
+pub(super) fn disk_rate(host: &Host, error: &CgroupError) -> String {
+    match (error, host.cgroups.kind()) {
+        (CgroupError::NoDisk(_), _) => "sandboxd serve --state FOLDER, on ext4, xfs, btrfs or f2fs".to_owned(),
+        (_, Kind::None) => "mend the lines of cgroup limits above first".to_owned(),
+        (_, Kind::V1 | Kind::Hybrid) => "boot with systemd.unified_cgroup_hierarchy=1".to_owned(),
+        (_, Kind::V2) => delegate("cpu io memory pids"),
+    }
 }
 
 /// Of a filter of system calls that this process is under.
