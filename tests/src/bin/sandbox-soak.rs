@@ -1,5 +1,5 @@
 //! `sandbox-soak [RUNS]`: so many runs on a daemon of its own, a third of them hostile; then says what has
-//! grown. Exits with 1 when anything has.
+//! grown, of the daemon and of the kernel below it. Exits with 1 when anything has. For a host that is quiet otherwise.
 //!
 //! The programs under test are those of `SANDBOX_BIN_DIR`, or built now.
 
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     let after = Holdings::of(&daemon);
     println!("after {count} runs in {:.0} s: {after}", started.elapsed().as_secs_f64());
     let mut grown = after.grown_since(&before);
+    grown.extend(after.host_grown_since(&before));
     // Idle keepers go, and take everything with them.
     let gone = || daemon.keepers().is_empty() && daemon.cgroups().is_empty() && family(&daemon).len() == 1;
     let is_idle = host::eventually(Duration::from_secs(30), gone);
