@@ -1,7 +1,7 @@
 //! The host daemon: HTTP in front of one keeper per project.
 //!
 //! Input: requests of callers and a configuration. Output: checked orders for keepers, and their
-//! journals as replies and streams. The edges (`http`) know no keeper and no SQLite; they talk to
+//! journals as replies and streams. The edges (`http`, `mcp`) know no keeper and no SQLite; they talk to
 //! [`service::Service`] only. The service knows no status code and no header.
 
 mod activation;
@@ -14,7 +14,9 @@ mod host_ids;
 mod http;
 mod index;
 mod keepers;
+mod kill_on_drop;
 mod listener;
+mod mcp;
 mod metrics;
 mod notify;
 mod output;

@@ -7,7 +7,7 @@ use crate::index::runs::RunRow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sandbox_keeper::client::Finished;
-use sandbox_keeper::journal::{self, HALF_BYTES, Reader, Seek, Select, Then};
+use sandbox_keeper::journal::{self, Reader, Seek, Select, Then};
 use sandbox_wire::event::RunOutcome;
 use sandbox_wire::{Encoding, Enforced, Omitted, RunResult, RunState, Truncated, Usage};
 use std::io;
@@ -19,8 +19,9 @@ pub(crate) fn result_of(finished: Finished, encoding: Encoding) -> RunResult {
     outcome.with_texts(text(stdout, encoding), text(stderr, encoding), truncated, encoding)
 }
 
-/// The result of a run that has ended some time ago. What the journal does not have is empty.
-pub(crate) fn result_from_journal(dir: &Path, row: &RunRow, encoding: Encoding) -> io::Result<RunResult> {
+/// The result of a run that has ended some time ago, with so much of each end of its output. What the journal does
+/// not have is empty.
+pub(crate) fn result_from_journal(dir: &Path, row: &RunRow, encoding: Encoding, half: usize) -> io::Result<RunResult> {
     let outcome = match journal::outcome(dir) {
         Ok(Some(outcome)) => outcome,
         Ok(None) => lost(row, dir)?,
@@ -30,8 +31,8 @@ pub(crate) fn result_from_journal(dir: &Path, row: &RunRow, encoding: Encoding) 
         Err(error) => return Err(error),
     };
     let mut reader = Reader::open(dir)?;
-    let (stdout, omitted_stdout) = ends(&mut reader, Select::Stdout, outcome.stdout_bytes)?;
-    let (stderr, omitted_stderr) = ends(&mut reader, Select::Stderr, outcome.stderr_bytes)?;
+    let (stdout, omitted_stdout) = ends(&mut reader, Select::Stdout, outcome.stdout_bytes, half)?;
+    let (stderr, omitted_stderr) = ends(&mut reader, Select::Stderr, outcome.stderr_bytes, half)?;
     let truncated = Truncated { stdout: omitted_stdout, stderr: omitted_stderr };
     Ok(outcome.with_texts(text(stdout, encoding), text(stderr, encoding), truncated, encoding))
 }
@@ -65,7 +66,7 @@ fn without_journal(row: &RunRow) -> RunOutcome {
 }
 
 /// How far a stream has come.
-fn length(reader: &mut Reader, select: Select) -> io::Result<u64> {
+pub(crate) fn length(reader: &mut Reader, select: Select) -> io::Result<u64> {
     Ok(match reader.seek_offset(select, u64::MAX)? {
         Seek::Beyond { end } => end,
         Seek::Found => u64::MAX,
@@ -73,24 +74,54 @@ fn length(reader: &mut Reader, select: Select) -> io::Result<u64> {
     })
 }
 
-/// The first and the last half mebibyte of a stream of `total` bytes, and what lies between them.
-fn ends(reader: &mut Reader, select: Select, total: u64) -> io::Result<(Vec<u8>, Option<Omitted>)> {
-    let (mut head, _) = read(reader, select, 0, HALF_BYTES)?;
+/// Both ends of a stream of `total` bytes, and what lies between them.
+fn ends(reader: &mut Reader, select: Select, total: u64, half: usize) -> io::Result<(Vec<u8>, Option<Omitted>)> {
+    let (mut head, _) = read(reader, select, 0, half)?;
     let head_end = head.len() as u64;
     if head_end >= total {
         return Ok((head, None));
     }
-    let from = total.saturating_sub(HALF_BYTES as u64).max(head_end);
-    let (tail, tail_start) = read(reader, select, from, HALF_BYTES)?;
+    let from = total.saturating_sub(half as u64).max(head_end);
+    let (tail, tail_start) = read(reader, select, from, half)?;
     if tail_start == head_end {
         head.extend_from_slice(&tail);
         return Ok((head, None));
     }
     head.truncate(head.len() - begun_character(&head));
-    let rest = tail.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
+    let rest = continued_character(&tail);
     let omitted = Omitted { omitted_from: head.len() as u64, omitted_to: tail_start + rest as u64 };
     head.extend_from_slice(&tail[rest..]);
     Ok((head, Some(omitted)))
+}
+
+/// Leaves at most so much of each end of the output.
+pub(crate) fn shorten(finished: &mut Finished, half: usize) {
+    let (stdout, stderr) = (finished.outcome.stdout_bytes, finished.outcome.stderr_bytes);
+    shorten_stream(&mut finished.stdout, &mut finished.truncated.stdout, stdout, half);
+    shorten_stream(&mut finished.stderr, &mut finished.truncated.stderr, stderr, half);
+}
+
+fn shorten_stream(kept: &mut Vec<u8>, omitted: &mut Option<Omitted>, total: u64, half: usize) {
+    let (head, tail) = match omitted {
+        // Both ends are there already, longer.
+        Some(omitted) => kept.split_at(usize::try_from(omitted.omitted_from).unwrap_or(usize::MAX).min(kept.len())),
+        None if kept.len() <= 2 * half => return,
+        None => kept.split_at(half),
+    };
+    if head.len() <= half && tail.len() <= half {
+        return;
+    }
+    let head = &head[..head.len().min(half)];
+    let head = &head[..head.len() - begun_character(head)];
+    let tail = &tail[tail.len().saturating_sub(half)..];
+    let tail = &tail[continued_character(tail)..];
+    *omitted = Some(Omitted { omitted_from: head.len() as u64, omitted_to: total - tail.len() as u64 });
+    *kept = [head, tail].concat();
+}
+
+/// Bytes that go on with a character whose first byte is not there.
+fn continued_character(bytes: &[u8]) -> usize {
+    bytes.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count()
 }
 
 /// At most `max` consecutive bytes from `from`, or from the first byte after it that is kept; and where
@@ -109,7 +140,7 @@ fn read(reader: &mut Reader, select: Select, from: u64, max: usize) -> io::Resul
 }
 
 /// Bytes at the end that begin a UTF-8 character without completing it.
-fn begun_character(bytes: &[u8]) -> usize {
+pub(crate) fn begun_character(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let byte = bytes[bytes.len() - back];
         let length = match byte {
@@ -138,7 +169,7 @@ fn text(bytes: Vec<u8>, encoding: Encoding) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandbox_keeper::journal::{StartRecord, Writer};
+    use sandbox_keeper::journal::{HALF_BYTES, StartRecord, Writer};
     use sandbox_wire::{Command, ProjectId, RunId, Stream};
 
     fn row() -> RunRow {
@@ -178,15 +209,15 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let (dir, row) = (dir.path().join("run"), row());
         journal(&dir, &row, &[(Stream::Stdout, b"a\xffb"), (Stream::Stderr, b"e")]);
-        let result = result_from_journal(&dir, &row, Encoding::Utf8).expect("read");
+        let result = result_from_journal(&dir, &row, Encoding::Utf8, HALF_BYTES).expect("read");
         assert_eq!(
             (result.status, result.stdout.as_str(), result.stderr.as_str()),
             (RunState::Lost, "a\u{fffd}b", "e")
         );
         assert_eq!((result.stdout_bytes, result.stderr_bytes), (3, 1));
-        let result = result_from_journal(&dir, &row, Encoding::Base64).expect("read");
+        let result = result_from_journal(&dir, &row, Encoding::Base64, HALF_BYTES).expect("read");
         assert_eq!(result.stdout, "Yf9i");
-        let result = result_from_journal(&dir.join("missing"), &row, Encoding::Utf8).expect("empty");
+        let result = result_from_journal(&dir.join("missing"), &row, Encoding::Utf8, HALF_BYTES).expect("empty");
         assert_eq!((result.status, result.stdout.as_str()), (RunState::Lost, ""));
     }
 
@@ -198,12 +229,34 @@ mod tests {
         let mut writer = journal(&dir, &row, &[(Stream::Stdout, line.as_bytes())]);
         let outcome = RunOutcome { stdout_bytes: line.len() as u64, status: RunState::Exited, ..without_journal(&row) };
         writer.finish(&outcome).expect("written");
-        let result = result_from_journal(&dir, &row, Encoding::Utf8).expect("read");
+        let result = result_from_journal(&dir, &row, Encoding::Utf8, HALF_BYTES).expect("read");
         let omitted = result.truncated.stdout.expect("more than a mebibyte");
         let (from, to) = (omitted.omitted_from as usize, omitted.omitted_to as usize);
         assert_eq!(result.stdout, [&line[..from], &line[to..]].concat());
         assert!(result.stdout.len() > 2 * HALF_BYTES - 6 && result.stdout.len() <= 2 * HALF_BYTES);
         assert_eq!(result.truncated.stderr, None);
+    }
+
+    #[test]
+    fn what_is_shortened_names_the_hole_in_the_bytes_that_there_were() {
+        let text = "0123456789€\n".repeat(200);
+        let mut kept = text.clone().into_bytes();
+        let mut omitted = None;
+        shorten_stream(&mut kept, &mut omitted, text.len() as u64, 20);
+        let hole = omitted.expect("it was too long");
+        let (from, to) = (hole.omitted_from as usize, hole.omitted_to as usize);
+        assert_eq!(kept, [&text.as_bytes()[..from], &text.as_bytes()[to..]].concat());
+        assert!(std::str::from_utf8(&kept).is_ok() && kept.len() <= 40);
+        // Again, shorter.
+        shorten_stream(&mut kept, &mut omitted, text.len() as u64, 10);
+        let hole = omitted.expect("it was too long");
+        let (from, to) = (hole.omitted_from as usize, hole.omitted_to as usize);
+        assert_eq!(kept, [&text.as_bytes()[..from], &text.as_bytes()[to..]].concat());
+        assert!((from, to) == (10, text.len() - 10), "{hole:?}");
+        let mut short = b"abc".to_vec();
+        let mut none = None;
+        shorten_stream(&mut short, &mut none, 3, 2);
+        assert_eq!((short.as_slice(), none), (&b"abc"[..], None));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! [`crate::tail`].
 
 mod deploys;
+mod error;
 mod projects;
 mod runs;
 mod tokens;
@@ -12,16 +13,14 @@ mod tokens;
 use crate::config::Config;
 use crate::gateway::EmbeddedGateway;
 use crate::host_ids::Slots;
-use crate::index::{Index, IndexError};
-use crate::keepers::{Keepers, KeepersError};
+use crate::index::Index;
+use crate::keepers::Keepers;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
-use crate::projects::{Entry, ProjectError, Registry};
+use crate::projects::{Entry, Registry};
 use crate::runs::ActiveRuns;
-use crate::state::StateError;
 use crate::tokens::{Caller, Tokens};
 use sandbox_wire::{Code, DoctorReport, Problem, Scope};
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -29,39 +28,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use deploys::{Release, check_build};
+pub(crate) use error::{Error, internal};
 pub(crate) use projects::Created;
 pub(crate) use runs::{Key, ListRuns, Started};
-
-/// Why a call failed. A [`Problem`] is the caller's to read; the rest is for the log.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error(transparent)]
-    Problem(Box<Problem>),
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    #[error(transparent)]
-    Keeper(#[from] KeepersError),
-    #[error(transparent)]
-    Project(#[from] ProjectError),
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error("{what}")]
-    Disk { what: &'static str, source: io::Error },
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl From<Problem> for Error {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(Box::new(problem))
-    }
-}
-
-impl Error {
-    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
-        Self::Internal(error.to_string())
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Service {

@@ -56,7 +56,12 @@ pub(crate) async fn serve(config: Config, given: Vec<Given>) -> anyhow::Result<(
     let stop = CancellationToken::new();
     let connections = TaskTracker::new();
     let metrics = Arc::clone(&service.metrics);
-    let server = Server::new(http::router(Arc::clone(&service), &config), metrics, connections.clone(), stop.clone());
+    let server = Server::new(
+        http::router(Arc::clone(&service), &config, stop.clone()),
+        metrics,
+        connections.clone(),
+        stop.clone(),
+    );
     for listener in listeners {
         connections.spawn(server.clone().serve(listener));
     }
@@ -80,6 +85,8 @@ pub(crate) async fn serve(config: Config, given: Vec<Given>) -> anyhow::Result<(
     if hand_over {
         notify::stopping(2 * FAREWELL_TIME);
         state.retract();
+        // Callers are cut off now, and that must not end their runs.
+        service.leaving.store(true, Relaxed);
     } else {
         notify::stopping(config.drain + STOP_TIME + 4 * FAREWELL_TIME);
         drain(&service, config.drain, &mut signals).await;

@@ -3,13 +3,14 @@
 //! Input: a run, active or ended; output: a journal reader and news. Readers pull: one that stalls holds a
 //! descriptor and a connection to the keeper, no memory, and nobody up.
 
+use crate::output;
 use crate::projects::Entry;
 use crate::runs::End;
-use crate::service::Service;
+use crate::service::{Error, Service};
 use sandbox_keeper::client::{KeeperError, Seen, Watch};
-use sandbox_keeper::journal::Reader;
-use sandbox_wire::RunId;
+use sandbox_keeper::journal::{self, Output, Reader, Select, Then};
 use sandbox_wire::event::RunOutcome;
+use sandbox_wire::{Code, Problem, RunId, RunState};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +50,14 @@ pub(crate) enum News {
 }
 
 impl Tail {
-    /// Fails when the run has no journal.
-    pub(crate) fn open(service: &Arc<Service>, entry: &Arc<Entry>, run: &RunId) -> io::Result<Self> {
-        let reader = Reader::open(&entry.run_dir(run))?;
+    /// Refused when the run's journal is not kept any more.
+    pub(crate) fn open(service: &Arc<Service>, entry: &Arc<Entry>, run: &RunId) -> Result<Self, Error> {
+        let reader = Reader::open(&entry.run_dir(run)).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                Problem::new(Code::OutputExpired, format!("the output of the run {run} is not kept any more")).into()
+            }
+            _ => unreadable(error),
+        })?;
         Ok(Self {
             service: Arc::clone(service),
             entry: Arc::clone(entry),
@@ -118,10 +124,62 @@ impl Tail {
         }
     }
 
+    /// How far the output has come.
+    pub(crate) fn length(&mut self, select: Select) -> Result<u64, Error> {
+        self.read(|reader| output::length(reader, select)).map_err(unreadable)
+    }
+
+    /// What is there from an offset on, or comes in time. Refused when the first byte wanted is not kept.
+    pub(crate) async fn first(
+        &mut self,
+        select: Select,
+        after: u64,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Output, Error> {
+        let until = Instant::now() + wait;
+        loop {
+            let output = self.read(|reader| reader.read_stream(select, after, max)).map_err(unreadable)?;
+            if !output.data.is_empty() {
+                return Ok(output);
+            }
+            match output.then {
+                Then::Expired { oldest_kept } => {
+                    let sentence = format!(
+                        "the output from {after} on is not kept any more; the oldest kept offset is {oldest_kept}"
+                    );
+                    let problem = Problem::new(Code::OutputExpired, sentence).with("oldest_offset", oldest_kept);
+                    return Err(problem.next(format!("ask again with after={oldest_kept}")).into());
+                }
+                Then::End | Then::More => return Ok(output),
+                Then::Pending => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(output);
+            }
+            match self.wait(left).await {
+                News::Grown => {}
+                News::Nothing | News::Ended(_) => return Ok(output),
+            }
+        }
+    }
+
     /// The end comes with the next wait: what was written last has to be read first.
     fn over(&mut self, ended: Ended) -> News {
         self.watch = None;
         self.ended = Some(ended);
         News::Grown
     }
+}
+
+/// The status that stands beside an output. Never a final one beside bytes that may not be the last: what
+/// was known before the output was read, unless the output came to the end of the journal.
+pub(crate) fn status_after(before: RunState, then: Then, entry: &Entry, run: &RunId) -> RunState {
+    let ended = if then == Then::End { journal::outcome(&entry.run_dir(run)).ok().flatten() } else { None };
+    ended.map_or(before, |outcome| outcome.status)
+}
+
+fn unreadable(source: io::Error) -> Error {
+    Error::Disk { what: "cannot read a journal", source }
 }

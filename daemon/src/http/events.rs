@@ -12,6 +12,7 @@ use super::json::Params;
 use super::openapi::Problems;
 use super::problem::Failure;
 use super::runs::accepted;
+use crate::kill_on_drop::KillOnDrop;
 use crate::output;
 use crate::projects::Entry;
 use crate::service::{Error, Service};
@@ -23,7 +24,6 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use futures::{Stream, StreamExt};
-use sandbox_keeper::api::KillCause;
 use sandbox_keeper::journal::{Item, Reader};
 use sandbox_wire::event::RunOutcome;
 use sandbox_wire::{Code, OnDisconnect, Problem, RunId};
@@ -70,7 +70,7 @@ pub(crate) async fn resume(
         None => query.after,
     };
     service.run_row(&entry, &at.run).await?;
-    let mut tail = open(&service, &entry, &at.run)?;
+    let mut tail = Tail::open(&service, &entry, &at.run)?;
     if let Some(seq) = after {
         tail.read(|reader| reader.seek_after_seq(seq)).map_err(unreadable)?;
     }
@@ -85,23 +85,9 @@ pub(crate) fn live(
     framing: Framing,
     on_disconnect: OnDisconnect,
 ) -> Result<Events, Failure> {
-    let kill = (on_disconnect == OnDisconnect::Kill).then(|| KillOnDrop {
-        service: Arc::clone(service),
-        entry: Arc::clone(entry),
-        run: run.clone(),
-        armed: true,
-    });
-    let tail = open(service, entry, &run)?;
+    let kill = (on_disconnect == OnDisconnect::Kill).then(|| KillOnDrop::new(service, entry, &run));
+    let tail = Tail::open(service, entry, &run)?;
     Ok(Events::new(tail, service, entry, run, framing, kill))
-}
-
-fn open(service: &Arc<Service>, entry: &Arc<Entry>, run: &RunId) -> Result<Tail, Failure> {
-    Tail::open(service, entry, run).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Problem::new(Code::OutputExpired, format!("the output of the run {run} is not kept any more")).into()
-        }
-        _ => unreadable(error),
-    })
 }
 
 fn unreadable(source: io::Error) -> Failure {
@@ -123,33 +109,6 @@ pub(crate) fn answer(framing: Framing, frames: impl Stream<Item = Bytes> + Send 
     // Proxies of the nginx kind would hold events back.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
-}
-
-/// Kills the run of a caller who went away before its end.
-#[derive(Debug)]
-struct KillOnDrop {
-    service: Arc<Service>,
-    entry: Arc<Entry>,
-    run: RunId,
-    /// Until the caller has the result.
-    armed: bool,
-}
-
-impl Drop for KillOnDrop {
-    fn drop(&mut self) {
-        if !self.armed || self.service.leaving() {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (entry, run) = (Arc::clone(&self.entry), self.run.clone());
-        let kill = async move {
-            // Gone or unknown is as good as killed; the run's end is awaited elsewhere.
-            if let Err(error) = entry.keeper.kill(&run, KillCause::Caller).await {
-                tracing::debug!(%run, %error, "the run of a caller who went away was not killed");
-            }
-        };
-        self.service.tasks.spawn_on(kill, &runtime);
-    }
 }
 
 /// Why [`fill`] stopped.
@@ -281,7 +240,7 @@ impl Events {
         self.frames.ended(self.last, seq, outcome);
         self.over = true;
         if let Some(kill) = &mut self.kill {
-            kill.armed = false;
+            kill.disarm();
         }
     }
 

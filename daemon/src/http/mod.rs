@@ -35,6 +35,7 @@ use sandbox_wire::{Code, Problem};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use auth::Transport;
 
@@ -47,7 +48,7 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 pub(crate) type Shared = Arc<Service>;
 
 /// All routes, with everything around them.
-pub(crate) fn router(service: Shared, config: &Config) -> Router {
+pub(crate) fn router(service: Shared, config: &Config, stop: CancellationToken) -> Router {
     let api = openapi::routes();
     let edge = Arc::new(Edge {
         gate: Gate::new(config),
@@ -59,6 +60,7 @@ pub(crate) fn router(service: Shared, config: &Config) -> Router {
     Router::new()
         .merge(api.clone())
         .nest("/api/v1", api)
+        .route_service("/mcp", crate::mcp::endpoint(&service, stop))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(service)

@@ -7,22 +7,19 @@ use super::at::AtRun;
 use super::json::Params;
 use super::openapi::Problems;
 use super::problem::Failure;
-use crate::projects::Entry;
-use crate::service::Error;
-use crate::tail::{News, Tail};
+use crate::tail::{News, Tail, status_after};
 use crate::tokens::Caller;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
-use sandbox_keeper::journal::{self, Output, Select, Then};
-use sandbox_wire::{Code, Problem, RunId, RunState};
+use sandbox_keeper::journal::{Select, Then};
+use sandbox_wire::{Code, Problem};
 use serde::Deserialize;
 use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
-use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 const DEFAULT_BYTES: usize = 1 << 20;
@@ -100,16 +97,11 @@ pub(crate) async fn read(
         Some(bytes) => bytes.min(MAX_BYTES),
     };
     let before = service.run_row(&entry, &at.run).await?.status;
-    let mut tail = Tail::open(&service, &entry, &at.run).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Problem::new(Code::OutputExpired, format!("the output of the run {} is not kept any more", at.run)).into()
-        }
-        _ => unreadable(error),
-    })?;
+    let mut tail = Tail::open(&service, &entry, &at.run)?;
     let (select, after) = (query.stream.into(), query.after);
     let wait = Duration::from_millis(if query.follow { 0 } else { query.wait_ms.min(MAX_WAIT_MS) });
-    let first = first_output(&mut tail, select, after, max, wait).await?;
-    let status = status_after(before, first.then, &entry, &at.run);
+    let first = tail.first(select, after, max, wait).await?;
+    let status = HeaderValue::from_static(status_after(before, first.then, &entry, &at.run).name());
     let next = first.next;
     let mut response = if query.follow {
         let follow = Follow { tail, select, next, queue: first.data.into(), then: first.then, over: false };
@@ -128,60 +120,6 @@ pub(crate) async fn read(
         headers.insert(X_NEXT_OFFSET, HeaderValue::from(next));
     }
     Ok(response)
-}
-
-/// What is there, or comes in time. Refused when the first byte wanted is not kept.
-async fn first_output(
-    tail: &mut Tail,
-    select: Select,
-    after: u64,
-    max: usize,
-    wait: Duration,
-) -> Result<Output, Failure> {
-    let until = Instant::now() + wait;
-    loop {
-        let output = tail.read(|reader| reader.read_stream(select, after, max)).map_err(unreadable)?;
-        if !output.data.is_empty() {
-            return Ok(output);
-        }
-        match output.then {
-            Then::Expired { oldest_kept } => {
-                let sentence =
-                    format!("the output from {after} on is not kept any more; the oldest kept offset is {oldest_kept}");
-                let problem = Problem::new(Code::OutputExpired, sentence).with("oldest_offset", oldest_kept);
-                return Err(problem.next(format!("ask again with after={oldest_kept}")).into());
-            }
-            Then::End | Then::More => return Ok(output),
-            Then::Pending => {}
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(output);
-        }
-        match tail.wait(left).await {
-            News::Grown => {}
-            News::Nothing | News::Ended(_) => return Ok(output),
-        }
-    }
-}
-
-/// The status that stands beside an output. Never a final one beside bytes that may not be the last: what
-/// was known before the output was read, unless the output came to the end of the journal.
-fn status_after(before: RunState, then: Then, entry: &Entry, run: &RunId) -> HeaderValue {
-    let ended = if then == Then::End { journal::outcome(&entry.run_dir(run)).ok().flatten() } else { None };
-    HeaderValue::from_static(match ended.map_or(before, |outcome| outcome.status) {
-        RunState::Running => "running",
-        RunState::Exited => "exited",
-        RunState::Signaled => "signaled",
-        RunState::TimedOut => "timed_out",
-        RunState::OomKilled => "oom_killed",
-        RunState::Cancelled => "cancelled",
-        RunState::Lost => "lost",
-    })
-}
-
-fn unreadable(source: io::Error) -> Failure {
-    Error::Disk { what: "cannot read a journal", source }.into()
 }
 
 fn body_of(pieces: Vec<Bytes>) -> Body {

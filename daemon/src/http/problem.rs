@@ -1,17 +1,15 @@
 //! Errors as responses: the only place that knows status codes.
 //!
-//! Input: a [`Problem`], or an [`Error`] of the service whose details stay in the log; output: a response
+//! Input: a [`Problem`], or an [`Error`] of the service; output: a response
 //! that carries the problem until [`complete`] writes it down, with the request's id in it.
 
 use crate::config::Auth;
-use crate::keepers::KeepersError;
-use crate::service::Error;
+use crate::service::{Error, internal};
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use sandbox_wire::{Code, Problem};
-use std::error::Error as _;
 
 /// A failed call.
 #[derive(Debug)]
@@ -71,59 +69,10 @@ fn retry_after(code: Code) -> Option<HeaderValue> {
 }
 
 impl Failure {
-    /// What the caller is told; what is not for the caller goes to the log.
+    /// What the caller is told.
     pub(crate) fn into_problem(self) -> Problem {
-        let error = match self.0 {
-            Error::Problem(problem) | Error::Keeper(KeepersError::Refused(problem)) => return *problem,
-            error => error,
-        };
-        let chain = chain_of(&error);
-        if is_disk_full(&error) {
-            tracing::error!(error = chain, "the disk is full");
-            let sentence = "the disk that holds the daemon's state is full";
-            return Problem::new(Code::DiskFull, sentence).next("free space, or delete projects that are not needed");
-        }
-        match error {
-            Error::Keeper(KeepersError::Deleting) => Problem::new(Code::ProjectBusy, "the project is being deleted"),
-            Error::Keeper(_) => {
-                tracing::error!(error = chain, "a keeper failed");
-                let sentence =
-                    "the project's keeper could not be started or does not answer; the daemon's log says why";
-                Problem::new(Code::Unavailable, sentence).next("sandboxctl doctor tells what this host lacks")
-            }
-            _ => {
-                tracing::error!(error = chain, "a call failed");
-                internal()
-            }
-        }
+        self.0.into_problem()
     }
-}
-
-fn internal() -> Problem {
-    Problem::new(Code::Internal, "something went wrong in the daemon; its log has the details under the request_id")
-}
-
-fn chain_of(error: &Error) -> String {
-    let mut chain = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        chain.push_str(": ");
-        chain.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    chain
-}
-
-fn is_disk_full(error: &Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        let full = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(full, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
 }
 
 impl IntoResponse for Failure {
@@ -215,24 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_for_the_caller_stays_inside() {
-        let error = Error::Disk { what: "cannot read /secret", source: std::io::Error::other("inside") };
-        let problem = Failure::from(error).into_problem();
-        assert_eq!(problem.code, Code::Internal);
-        assert!(!problem.error.contains("secret") && !problem.error.contains("inside"));
-    }
-
-    #[test]
-    fn a_full_disk_is_told_apart() {
-        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let problem = Failure::from(Error::Disk { what: "x", source }).into_problem();
-        assert_eq!((problem.code, status(problem.code).as_u16()), (Code::DiskFull, 507));
-    }
-
-    #[test]
-    fn refusals_of_a_keeper_reach_the_caller() {
-        let refused = KeepersError::Refused(Box::new(Problem::new(Code::CwdNotFound, "no such folder")));
-        let problem = Failure::from(Error::from(refused)).into_problem();
-        assert_eq!((problem.code, status(problem.code).as_u16()), (Code::CwdNotFound, 400));
+    fn each_code_has_its_status() {
+        let full = Failure::from(Problem::new(Code::DiskFull, "full")).into_response();
+        let folder = Failure::from(Problem::new(Code::CwdNotFound, "no such folder")).into_response();
+        assert_eq!((full.status().as_u16(), folder.status().as_u16()), (507, 400));
     }
 }

@@ -9,6 +9,7 @@ use crate::runs::{ActiveRun, Prepared, Ran, prepare, true_row};
 use crate::tokens::Caller;
 use sandbox_keeper::api::KillCause;
 use sandbox_keeper::client::KeeperError;
+use sandbox_keeper::journal::HALF_BYTES;
 use sandbox_wire::run::RunList;
 use sandbox_wire::{Code, Encoding, Problem, RunId, RunRequest, RunResult, RunState, RunSummary, Scope};
 use sha2::{Digest, Sha256};
@@ -91,16 +92,35 @@ impl Service {
 
     /// Runs to the end and answers with the result.
     pub(crate) async fn run(self: &Arc<Self>, entry: &Arc<Entry>, prepared: Prepared) -> Result<RunResult, Error> {
+        self.run_briefly(entry, prepared, HALF_BYTES).await
+    }
+
+    /// The same, with at most `half` of each end of both streams.
+    pub(crate) async fn run_briefly(
+        self: &Arc<Self>,
+        entry: &Arc<Entry>,
+        prepared: Prepared,
+        half: usize,
+    ) -> Result<RunResult, Error> {
         let encoding = prepared.encoding;
         match self.run_to_end(entry, prepared).await? {
-            Ran::Finished(finished) => Ok(output::result_of(*finished, encoding)),
-            Ran::Ended(row) => self.ended_result(entry, row, encoding).await,
+            Ran::Finished(mut finished) => {
+                output::shorten(&mut finished, half);
+                Ok(output::result_of(*finished, encoding))
+            }
+            Ran::Ended(row) => self.ended_result(entry, row, encoding, half).await,
         }
     }
 
-    async fn ended_result(&self, entry: &Entry, row: RunRow, encoding: Encoding) -> Result<RunResult, Error> {
+    async fn ended_result(
+        &self,
+        entry: &Entry,
+        row: RunRow,
+        encoding: Encoding,
+        half: usize,
+    ) -> Result<RunResult, Error> {
         let dir = entry.run_dir(&row.id);
-        let read = move || output::result_from_journal(&dir, &row, encoding);
+        let read = move || output::result_from_journal(&dir, &row, encoding, half);
         let result = tokio::task::spawn_blocking(read).await.map_err(Error::internal)?;
         result.map_err(|source| Error::Disk { what: "cannot read a journal", source })
     }
@@ -141,12 +161,44 @@ impl Service {
 
     /// One run, with its result once it has ended.
     pub(crate) async fn show_run(&self, entry: &Entry, run: &RunId, encoding: Encoding) -> Result<RunSummary, Error> {
+        self.show_run_briefly(entry, run, encoding, HALF_BYTES).await
+    }
+
+    /// The same, with at most `half` of each end of both streams.
+    pub(crate) async fn show_run_briefly(
+        &self,
+        entry: &Entry,
+        run: &RunId,
+        encoding: Encoding,
+        half: usize,
+    ) -> Result<RunSummary, Error> {
         let row = self.run_row(entry, run).await?;
         let mut summary = row.summary();
         if row.status.is_final() {
-            summary.result = Some(self.ended_result(entry, row, encoding).await?);
+            summary.result = Some(self.ended_result(entry, row, encoding, half).await?);
         }
         Ok(summary)
+    }
+
+    /// The result of a run whose end has been seen; its taking down is waited for.
+    pub(crate) async fn result_of_ended(&self, entry: &Entry, run: &RunId, half: usize) -> Result<RunResult, Error> {
+        if let Some(active) = self.active.get(run) {
+            active.ended.cancelled().await;
+        }
+        let row = self.run_row(entry, run).await?;
+        self.ended_result(entry, row, Encoding::Utf8, half).await
+    }
+
+    /// The project of a run, for a caller who may run commands in it.
+    pub(crate) async fn project_of_run(&self, caller: &Caller, run: &RunId) -> Result<Arc<Entry>, Error> {
+        let project = match self.active.get(run) {
+            Some(active) => Some(active.row.project),
+            None => self.index.run(run.clone()).await?.map(|row| row.project),
+        };
+        let entry = project.and_then(|project| self.registry.find(&project.to_string()));
+        let entry = entry.filter(|entry| caller.may_see(entry.id)).ok_or_else(|| run_not_found(run.as_str()))?;
+        caller.require(Scope::Run)?;
+        Ok(entry)
     }
 
     /// Newest first; active runs come from memory, the others from the index.
@@ -235,5 +287,5 @@ fn merged(
 }
 
 fn run_not_found(run: &str) -> Problem {
-    Problem::new(Code::RunNotFound, format!("there is no run {run} in this project")).with("run_id", run)
+    Problem::new(Code::RunNotFound, format!("there is no run {run} here")).with("run_id", run)
 }

@@ -126,6 +126,19 @@ impl RunState {
     pub fn is_final(self) -> bool {
         self != Self::Running
     }
+
+    /// The word in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Exited => "exited",
+            Self::Signaled => "signaled",
+            Self::TimedOut => "timed_out",
+            Self::OomKilled => "oom_killed",
+            Self::Cancelled => "cancelled",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// How a run ended, what it printed and what it used.

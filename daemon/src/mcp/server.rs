@@ -1,0 +1,129 @@
+//! The protocol's requests, each answered for the caller who sent it.
+
+use super::tool::{Call, with_default_project};
+use super::{answer, catalogue, resources};
+use crate::service::{Error, Service};
+use crate::tokens::Caller;
+use axum::http::request::Parts;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+    ServerConfig,
+};
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use std::sync::Arc;
+
+const INSTRUCTIONS: &str = "Runs commands in sandboxes, one per project: nothing outside the project's folder can be \
+    written, and what a command may reach over the network is up to the project's policy. run_command runs a shell line \
+    and answers with its exit code and output; create_project makes a project to run it in, build_and_deploy builds a \
+    project and puts it on the web. A command that takes longer than 50 seconds goes on in the background: run_output \
+    reads what it writes, run_kill ends it.";
+
+/// One for each session, or for each request without one; knows nothing of either.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    service: Arc<Service>,
+}
+
+impl Server {
+    pub(crate) fn new(service: Arc<Service>) -> Self {
+        Self { service }
+    }
+
+    /// Who sent this very request, by its token, and the project that its address names.
+    fn call(&self, context: RequestContext<RoleServer>) -> Result<Call, ErrorData> {
+        let parts = context.extensions.get::<Parts>();
+        let caller = parts.and_then(|parts| parts.extensions.get::<Caller>()).cloned();
+        let caller = caller.ok_or_else(|| ErrorData::internal_error("a request without a caller", None))?;
+        let default_project = parts.and_then(|parts| default_project(parts.uri.query()?));
+        Ok(Call { service: Arc::clone(&self.service), caller, default_project, context })
+    }
+}
+
+/// `?project=NAME`
+fn default_project(query: &str) -> Option<String> {
+    let mut names = query.split('&').filter_map(|field| field.strip_prefix("project="));
+    names.next_back().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        let mut server = Implementation::from_build_env();
+        server.name = "sandboxd".to_owned();
+        server.version = env!("CARGO_PKG_VERSION").to_owned();
+        ServerConfig::new(capabilities).with_server_info(server).with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let has_project = self.call(context)?.default_project.is_some();
+        let tools = catalogue::all().iter().map(|listed| listed.tool.clone());
+        let tools = if has_project { tools.map(with_default_project).collect() } else { tools.collect() };
+        Ok(ListToolsResult { tools, ..ListToolsResult::default() })
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let call = self.call(context)?;
+        let Some(listed) = catalogue::named(&request.name) else {
+            let name: String = request.name.chars().take(64).collect();
+            return Err(ErrorData::invalid_params(format!("there is no tool named {name}; see tools/list"), None));
+        };
+        let done = (listed.invoke)(call, request.arguments.unwrap_or_default()).await;
+        // What a model can do something about is a result, which it reads; errors of the protocol it does not.
+        let result = done.map_or_else(|error| answer::failed(&error.into_problem()), answer::Answer::into_result);
+        Ok(result.into())
+    }
+
+    async fn list_resources(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        self.call(context)?;
+        Ok(ListResourcesResult { resources: resources::listed(), ..ListResourcesResult::default() })
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        self.call(context)?;
+        Ok(ListResourceTemplatesResult {
+            resource_templates: resources::templates(),
+            ..ListResourceTemplatesResult::default()
+        })
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let call = self.call(context)?;
+        let read = resources::read(&call, &request.uri).await;
+        read.map(Into::into).map_err(|error: Error| resources::refused(error.into_problem(), &request.uri))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_may_name_a_project() {
+        let named = |query: &str| default_project(query);
+        assert_eq!(named("project=demo"), Some("demo".to_owned()));
+        assert_eq!(named("a=b&project=demo"), Some("demo".to_owned()));
+        assert_eq!([named("project="), named("projects=x"), named("")], [None, None, None]);
+    }
+}
