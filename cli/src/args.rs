@@ -76,6 +76,11 @@ pub(crate) enum Command {
     Deploy(DeployCommand),
     /// Serve the run402 API on this computer, with real storage
     Gateway(GatewayArgs),
+    /// Serve the Model Context Protocol on standard input and output, for an agent that starts this
+    ///
+    /// The tools are those of the daemon at /mcp, which is started when there is none. Without --project the
+    /// current directory is the project that tools mean when they name none.
+    Mcp(McpArgs),
     /// List runs
     Ps(PsArgs),
     /// Print what a run wrote
@@ -107,6 +112,27 @@ pub(crate) enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         program: Vec<std::ffi::OsString>,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct McpArgs {
+    /// The project that tools mean when they name none, by id or url_id [default: the current directory as --dir]
+    #[arg(long, short = 'p', value_name = "PROJECT", conflicts_with = "dir")]
+    pub(crate) project: Option<String>,
+    /// Use this folder as the workspace, at /home/user/project
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Print what a client is configured with to start this, and end
+    #[arg(long, value_name = "CLIENT")]
+    pub(crate) print_config: Option<McpClient>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum McpClient {
+    ClaudeCode,
+    Cursor,
+    Vscode,
+    Codex,
 }
 
 #[derive(Debug, clap::Args)]

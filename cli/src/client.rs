@@ -4,7 +4,7 @@
 //! prints nothing.
 
 use crate::ndjson::{DecodeError, Line, Lines, decode};
-use reqwest::header::{ACCEPT, HeaderValue};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url, redirect};
 use sandbox_wire::{Code, Problem};
 use serde::Serialize;
@@ -225,6 +225,29 @@ impl Client {
         Ok(EventStream { response, lines: Lines::default(), client: self.clone() })
     }
 
+    /// Sends a body as it is; the answer may have any status.
+    pub(crate) async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Response, ClientError> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).headers(headers).body(body);
+        if let Some(token) = &self.token {
+            request = request.header(reqwest::header::AUTHORIZATION, token);
+        }
+        self.send_request(request).await.map_err(|error| self.unsent(&error))
+    }
+
+    fn unsent(&self, error: &reqwest::Error) -> ClientError {
+        let (endpoint, reason) = (self.endpoint.to_string(), root_cause(error));
+        match error.is_connect() {
+            true => ClientError::Unreachable { endpoint, reason },
+            false => ClientError::Broken { endpoint, reason },
+        }
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -239,13 +262,7 @@ impl Client {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = self.send_request(request).await.map_err(|error| {
-            let (endpoint, reason) = (self.endpoint.to_string(), root_cause(&error));
-            match error.is_connect() {
-                true => ClientError::Unreachable { endpoint, reason },
-                false => ClientError::Broken { endpoint, reason },
-            }
-        })?;
+        let response = self.send_request(request).await.map_err(|error| self.unsent(&error))?;
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 

@@ -139,7 +139,11 @@ pub(crate) fn spawn(state: &StateDir, program: &Path, words: &[OsString], log_na
         .map_err(|source| StartError::Spawn { program: program.to_owned(), source })?;
     let (log, tail) = (log_path.to_owned(), || tail(log_path, log_start));
     match wait_until_ready(&mut child) {
-        Ready::Yes => Ok(()),
+        Ready::Yes => {
+            // We may be here longer than it is, and nobody else can bury it.
+            std::thread::spawn(move || child.wait());
+            Ok(())
+        }
         Ready::Ended => {
             // It closed its output, so it ends soon; a zombie would be left otherwise.
             let _ = child.wait();

@@ -12,6 +12,7 @@ pub mod features;
 pub mod gateway;
 pub mod host;
 pub mod http;
+pub mod mcp;
 pub mod postgres;
 pub mod probe;
 pub mod programs;

@@ -6,6 +6,8 @@ pub(crate) mod follow;
 mod gateway;
 mod kill;
 mod logs;
+mod mcp;
+mod place;
 mod policy;
 mod policy_check;
 mod policy_file;
@@ -30,6 +32,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, Failure> {
         Command::Run(run) => run::run(globals, run).await,
         Command::Up(up) => up::up(globals, up).await,
         Command::Deploy(deploy) => deploy::dispatch(globals, deploy).await,
+        Command::Mcp(mcp) => mcp::mcp(globals, mcp).await,
         Command::Gateway(gateway) => gateway::gateway(globals, gateway).await,
         Command::Policy(policy) => policy::dispatch(globals, policy).await,
         Command::Version { client } => version::version(globals, client).await,

@@ -3,10 +3,10 @@
 //! `RunArgs -> RunRequest -> events -> our output and exit status`.
 
 use super::follow::{Ended, Follower, Stop};
+use super::place::Place;
 use super::policy_file::{self, PolicyChoice};
-use super::project;
 use crate::args::{Globals, RunArgs};
-use crate::client::{Client, ClientError};
+use crate::client::Client;
 use crate::connect;
 use crate::exit::{self, Ending};
 use crate::failure::Failure;
@@ -15,10 +15,9 @@ use crate::output::Output;
 use crate::render;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sandbox_wire::{Code, Command, Encoding, Enforced, Problem, Project, RunRequest, RunSummary};
+use sandbox_wire::{Code, Command, Encoding, Enforced, Problem, RunRequest, RunSummary};
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
 
 /// What `-i` reads at most; the daemon takes no larger body.
 const STDIN_LIMIT_BYTES: u64 = 8 << 20;
@@ -26,7 +25,7 @@ const STDIN_LIMIT_BYTES: u64 = 8 << 20;
 pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<u8, Failure> {
     let timeout_ms = args.timeout.map(|timeout| timeout.0);
     let verbose = args.verbose;
-    let place = Place::of(&args)?;
+    let place = Place::of(args.project.as_deref(), args.dir.as_deref())?;
     let request = request(args)?;
     let client = connect::client(globals).await?;
     let mut interrupts = Interrupts::listen();
@@ -100,51 +99,6 @@ fn receipt(run_id: &str, enforced: &Enforced, duration_ms: f64) -> String {
     ];
     lines.extend(enforced.missing.iter().map(|missing| format!("missing: {missing}")));
     lines.iter().map(|line| format!("sandboxctl: {}\n", render::plain(line))).collect()
-}
-
-/// Which project a run belongs to.
-enum Place {
-    Project(String),
-    /// Absolute, with links resolved.
-    Dir {
-        path: String,
-        asked_for: bool,
-    },
-}
-
-impl Place {
-    fn of(args: &RunArgs) -> Result<Self, Failure> {
-        match (&args.project, &args.dir) {
-            (Some(project), _) => Ok(Self::Project(project::reference(project)?)),
-            (None, Some(dir)) => Ok(Self::Dir { path: project::folder(dir)?, asked_for: true }),
-            (None, None) => Ok(Self::Dir { path: project::folder(Path::new("."))?, asked_for: false }),
-        }
-    }
-
-    /// What stands for the project in paths of the HTTP interface.
-    async fn project(&self, client: &Client) -> Result<String, Failure> {
-        match self {
-            Self::Project(project) => Ok(project.clone()),
-            // The folders of another computer are not ours, even if they have the same names.
-            Self::Dir { asked_for: false, .. } if !client.endpoint().is_local() => {
-                let problem = Problem::new(
-                    Code::InvalidDirectory,
-                    format!("the daemon at {} does not have this computer's folders", client.endpoint()),
-                );
-                Err(problem.next("name one of its projects with --project").into())
-            }
-            Self::Dir { path, .. } => {
-                let body = sandbox_wire::CreateProject { dir: Some(path.clone()), ..Default::default() };
-                let created = match client.post::<Project>("/projects", &body).await {
-                    // A daemon that was about to end when we came: its successor answers. Asking twice
-                    // makes no second project.
-                    Err(ClientError::Broken { .. }) => client.post::<Project>("/projects", &body).await,
-                    answer => answer,
-                };
-                Ok(created?.id.to_string())
-            }
-        }
-    }
 }
 
 fn request(args: RunArgs) -> Result<RunRequest, Failure> {
