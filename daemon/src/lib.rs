@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod deploys;
 mod doctor;
+mod files;
 mod gateway;
 mod host_ids;
 mod http;

@@ -6,6 +6,7 @@
 
 mod deploys;
 mod error;
+mod files;
 mod projects;
 mod runs;
 mod tokens;

@@ -418,3 +418,118 @@ fn pipes_carry_messages_and_nothing_else() {
         assert_eq!(pipes.call("run_command", &json!({"command": "echo on"})).text(), "Exit code: 0\n\nSTDOUT:\non\n");
     }
 }
+
+#[test]
+fn files_are_read_written_and_listed() {
+    let project = project();
+    for session in both(&project) {
+        let id = &project.id;
+        let write = |path: &str, content: &str, encoding: &str| {
+            let arguments = json!({"project_id": id, "file_path": path, "content": content, "encoding": encoding});
+            session.call("write_file", &arguments)
+        };
+        let read = |path: &str| session.call("read_file", &json!({"project_id": id, "file_path": path}));
+        assert_eq!(project.ok("rm -rf src; id -u"), "1000\n");
+        assert_eq!(write("src/a b/é.js", "console.log('hi')\n", "utf-8").data()["created"], true);
+        assert_eq!(write("src/a b/é.js", "two\n", "utf-8").data()["created"], false);
+        assert_eq!(read("src/a b/é.js").text(), "two\n");
+        // The command sees what was written, as its own, and the other way round.
+        let seen = project.ok("cat 'src/a b/é.js'; stat -c '%u %g %a' src 'src/a b/é.js'; echo more >> 'src/a b/é.js'");
+        assert_eq!(seen, "two\n1000 1000 755\n1000 1000 644\n");
+        assert_eq!(read("/home/user/project/src/a b/é.js").text(), "two\nmore\n");
+        write("bin", "AAEC/w==", "base64");
+        assert_eq!(project.ok("od -An -tx1 bin"), " 00 01 02 ff\n");
+        assert!(read("bin").refused().contains("base64"));
+        let bytes = session.call("read_file", &json!({"project_id": id, "file_path": "bin", "encoding": "base64"}));
+        assert_eq!(bytes.data()["content"], "AAEC/w==");
+        let listed = session.call("list_files", &json!({"project_id": id, "depth": 3}));
+        let paths: Vec<&str> = listed.data()["files"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|file| file["path"].as_str())
+            .filter(|path| path.starts_with("src"))
+            .collect();
+        assert_eq!(paths, ["src", "src/a b", "src/a b/é.js"], "{listed:?}");
+        // A file that is longer than one answer, with characters where it is cut.
+        project.ok("i=0; while [ $i -lt 30000 ]; do echo -n 'aé€'; i=$((i+1)); done > long");
+        let (mut whole, mut next) = (String::new(), Some(0));
+        while let Some(offset) = next {
+            let piece = session.call("read_file", &json!({"project_id": id, "file_path": "long", "offset": offset}));
+            whole.push_str(piece.data()["content"].as_str().expect("a text"));
+            next = piece.data()["next"].as_u64();
+        }
+        assert!(whole == "aé€".repeat(30_000), "{}", whole.len());
+    }
+}
+
+#[test]
+fn no_file_outside_of_the_project_is_read_or_written() {
+    let denies = "name = 'denies'\nextends = 'default'\n[filesystem]\ndeny = ['~/project/private']\n";
+    let daemon = Options::default().policy("denies", denies).start();
+    let project = daemon.project_of("denies");
+    let id = project.id.clone();
+    let secret = daemon.state().join("token");
+    let up = "../../../../../../../../../../..";
+    let session = Session::open(&project.client);
+    project.ok(&format!(
+        "ln -s {up}{0} up; ln -s {0} straight; ln -s / root; ln -s .. above; ln -s ../home/x home; mkfifo fifo; mkdir folder",
+        secret.display()
+    ));
+    let workspace = daemon.state().join("projects").join(&id).join("workspace");
+    std::fs::create_dir_all(workspace.join("private")).expect("the state is ours");
+    std::fs::write(workspace.join("private/key"), "sealed").expect("the state is ours");
+    std::os::unix::fs::symlink("private/key", workspace.join("to-private")).expect("the state is ours");
+    let token = std::fs::read_to_string(&secret).expect("a token");
+    for path in [
+        "up",
+        "straight",
+        "root/etc/passwd",
+        "above/project.json",
+        "home",
+        "../project.json",
+        "folder/../../project.json",
+        "/etc/passwd",
+        &secret.to_string_lossy(),
+        "/proc/self/environ",
+        "private/key",
+        "to-private",
+        "folder",
+        "fifo",
+        "",
+        "folder/../..",
+        "/home/user/.bashrc",
+        "/home/user/project/../x",
+    ] {
+        let read = session.call("read_file", &json!({"project_id": id, "file_path": path}));
+        assert!(!read.refused().contains("sealed") && !read.refused().contains(token.trim()), "{path}");
+        let arguments = json!({"project_id": id, "file_path": path, "content": "overwritten"});
+        assert!(session.call("write_file", &arguments).refused().len() > 10, "{path}");
+        if path != "folder" && !path.is_empty() {
+            let listed = session.call("list_files", &json!({"project_id": id, "path": path}));
+            assert!(listed.refused().len() > 10, "{path}: {listed:?}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(&secret).expect("a token"), token);
+    assert_eq!(std::fs::read_to_string(workspace.join("private/key")).expect("there"), "sealed");
+    // While somebody changes folders into links and back, nothing of the outside comes through.
+    let race = project.start(&json!({
+        "command": "mkdir -p d real/sub; echo inside > real/sub/f; i=0; while [ $i -lt 3000 ]; do rm -rf d; \
+            ln -s / d; rm -f d; cp -r real d; i=$((i+1)); done",
+        "timeout_ms": 60_000
+    }));
+    for _ in 0..300 {
+        let read = session.call("read_file", &json!({"project_id": id, "file_path": "d/sub/f"}));
+        let read = read.result()["content"][0]["text"].as_str().unwrap_or_default().to_owned();
+        assert!(read == "inside\n" || read.is_empty() || read.starts_with("Error: "), "{read}");
+        let etc = session.call("read_file", &json!({"project_id": id, "file_path": "d/etc/passwd"}));
+        assert!(etc.refused().len() > 10);
+        session.call("write_file", &json!({"project_id": id, "file_path": "d/tmp/sandbox-test", "content": "x"}));
+    }
+    assert!(!std::path::Path::new("/tmp/sandbox-test").exists());
+    daemon.client.delete(&format!("/projects/{id}/runs/{race}"));
+    // Who may run commands may not therefore read files through the daemon.
+    let token = daemon.client.post("/tokens", &json!({"name": "run", "scopes": ["run"]})).ok();
+    let session = session.with_token(token["token"].as_str());
+    assert!(session.call("read_file", &json!({"project_id": id, "file_path": "d"})).refused().contains("files"));
+}

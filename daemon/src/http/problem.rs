@@ -31,6 +31,7 @@ pub(crate) fn status(code: Code) -> StatusCode {
         | Code::TimeoutOutOfRange
         | Code::CwdNotFound
         | Code::CwdOutsideProject
+        | Code::PathOutsideProject
         | Code::InvalidPolicy
         | Code::PolicyNotFound
         | Code::InvalidName

@@ -1,7 +1,7 @@
 //! All tools, in the order in which they are listed: what is needed most comes first.
 
 use super::tool::{Listed, listed};
-use super::{deploys, projects, runs};
+use super::{deploys, files, projects, runs};
 use std::sync::LazyLock;
 
 static ALL: LazyLock<Vec<Listed>> = LazyLock::new(|| {
@@ -10,6 +10,9 @@ static ALL: LazyLock<Vec<Listed>> = LazyLock::new(|| {
         listed::<runs::RunOutput>(),
         listed::<runs::RunKill>(),
         listed::<runs::RunList>(),
+        listed::<files::ReadFile>(),
+        listed::<files::WriteFile>(),
+        listed::<files::ListFiles>(),
         listed::<projects::CreateProject>(),
         listed::<projects::ListProjects>(),
         listed::<projects::GetProject>(),

@@ -8,6 +8,7 @@
 mod answer;
 mod catalogue;
 mod deploys;
+mod files;
 mod live;
 mod projects;
 mod resources;

@@ -81,6 +81,10 @@ impl Call {
         self.service.project(&self.caller, self.project_name(given)?)
     }
 
+    pub(crate) fn project_for_files(&self, given: &str) -> Result<Arc<Entry>, Problem> {
+        self.service.project_for_files(&self.caller, self.project_name(given)?)
+    }
+
     pub(crate) fn project_to_run(&self, given: &str) -> Result<Arc<Entry>, Problem> {
         self.service.project_to_run(&self.caller, self.project_name(given)?)
     }

@@ -71,6 +71,8 @@ pub enum Code {
     TimeoutOutOfRange,
     CwdNotFound,
     CwdOutsideProject,
+    /// A file's name that is none, or that leads out of the project.
+    PathOutsideProject,
     InvalidPolicy,
     PolicyNotFound,
     InvalidName,
