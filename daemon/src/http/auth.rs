@@ -63,7 +63,7 @@ impl Gate {
             }
         }
         match headers.get(ORIGIN) {
-            Some(origin) if self.allowed_origin(origin).is_none() => {
+            Some(origin) if self.allowed_origin(origin).is_none() && !is_own(origin, uri, headers) => {
                 Err(Problem::new(Code::OriginNotAllowed, "pages of this origin may not call this daemon")
                     .with("origin", String::from_utf8_lossy(origin.as_bytes()).into_owned())
                     .next("add the origin to `origins` in the daemon's configuration"))
@@ -123,6 +123,13 @@ impl Gate {
             answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
         }
     }
+}
+
+/// A page that this very daemon has served: from the address to which it sends its request, whose host was checked.
+fn is_own(origin: &HeaderValue, uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let host = host.or_else(|| uri.authority().map(|authority| authority.as_str().as_bytes()));
+    host.is_some_and(|host| !host.is_empty() && origin.as_bytes().strip_prefix(b"http://") == Some(host))
 }
 
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110, section 11.1).
@@ -207,6 +214,11 @@ mod tests {
         for bad in ["https://evil.example", "null", "http://ide.example.com", "http://localhost:7402"] {
             assert_eq!(origin(bad), Some(Code::OriginNotAllowed), "{bad}");
         }
+        // Its own, from the very address that it was served at.
+        let own = [("host", "localhost:7402"), ("origin", "http://localhost:7402")];
+        assert_eq!(check(&gate, Transport::Tcp, "/", &own), None);
+        let rebound = [("host", "evil.example"), ("origin", "http://evil.example")];
+        assert_eq!(check(&gate, Transport::Tcp, "/", &rebound), Some(Code::HostNotAllowed));
         let unix = check(&gate, Transport::Unix, "/", &[("origin", "https://evil.example")]);
         assert_eq!(unix, Some(Code::OriginNotAllowed));
     }

