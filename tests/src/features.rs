@@ -84,6 +84,7 @@ fn probe(feature: &str) -> Option<String> {
             "only root can become somebody else",
         ),
         "postgres" => unless(crate::postgres::can_start(), "PostgreSQL's server is not installed"),
+        "pip" => unless(succeeds("python3", &["-m", "pip", "--version"]), "Python's package manager is not installed"),
         "network" => npm_reaches_its_registry(),
         "subordinate" => subordinate(),
         "x86_64" => unless(cfg!(target_arch = "x86_64"), "another processor"),

@@ -224,7 +224,7 @@ asyncio.run(main())
 
 #[test]
 fn the_python_client_runs_sees_and_cancels() {
-    require!("python3", "network");
+    require!("python3", "pip", "network");
     let folder = tempfile::tempdir().expect("a temporary directory");
     let packages = folder.path().join("packages");
     let mut pip = Command::new("python3");
