@@ -203,7 +203,24 @@ impl Connection {
                 self.reader.read_exact(&mut body)?;
                 Ok((status, body))
             }
-            other => Err(invalid(format!("an answer with a length was expected, not {other:?}"))),
+            Framing::Chunked(_) => Ok((status, self.read_chunks()?)),
+            other => Err(invalid(format!("an answer with an end was expected, not {other:?}"))),
+        }
+    }
+
+    /// RFC 9112, section 7.1, without trailers.
+    fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = read_line(&mut self.reader)?;
+            let length = usize::from_str_radix(line.trim(), 16).map_err(|_| invalid(format!("chunk {line:?}")))?;
+            let start = body.len();
+            body.resize(start + length, 0);
+            self.reader.read_exact(&mut body[start..])?;
+            read_line(&mut self.reader)?;
+            if length == 0 {
+                return Ok(body);
+            }
         }
     }
 

@@ -139,6 +139,11 @@ impl Session {
         self.client.send("POST", &self.path, &self.headers(message), message.to_string().as_bytes())
     }
 
+    /// A message as the bytes of an HTTP request.
+    pub fn bytes(&self, message: &Value) -> Vec<u8> {
+        self.client.request("POST", &self.path, &self.headers(message), message.to_string().as_bytes())
+    }
+
     /// Sends a message and reads the head of the answer; dropping it hangs up.
     #[track_caller]
     pub fn begin(&self, message: &Value) -> Incoming {

@@ -90,6 +90,32 @@ pub(crate) fn back_to_back(contenders: &Contenders<'_>, effort: Effort) -> Vec<R
     ]
 }
 
+/// Over MCP and over plain HTTP, in turns.
+pub(crate) fn over_mcp(contenders: &Contenders<'_>, effort: Effort) -> Vec<Row> {
+    let project = contenders.daemon.project();
+    let (mut plain, mut mcp) = (Ours::new(&project), Ours::over_mcp(&project));
+    let (mut plain_times, mut mcp_times) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        for (client, into) in [(&mut plain, &mut plain_times), (&mut mcp, &mut mcp_times)] {
+            for number in 0..effort.commands + 2 {
+                let time = client.run();
+                if number >= 2 {
+                    into.push(time);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let (plain, mcp) = (Times::new(plain_times), Times::new(mcp_times));
+    let more = mcp.median().zip(plain.median()).map(|(mcp, plain)| mcp.as_secs_f64() - plain.as_secs_f64());
+    let figure = more.map_or("–".to_owned(), |more| format!("{:+.2} ms to HTTP ({})", more * 1e3, spread(&plain)));
+    let met = target("at most 1 ms more than HTTP", more, |more| more <= 1e-3);
+    vec![Row {
+        ours: spread(&mcp),
+        ..Row::alone("the same as the MCP tool `run_command`, without a session", figure, met)
+    }]
+}
+
 pub(crate) fn with_gaps(contenders: &Contenders<'_>, effort: Effort) -> Vec<Row> {
     let effort = Effort { rounds: effort.rounds.div_ceil(2), commands: effort.commands.min(40), ..effort };
     let measured = in_turns(contenders, effort, GAP);

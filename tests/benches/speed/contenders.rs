@@ -99,6 +99,16 @@ impl Ours {
         Self { connection, request }
     }
 
+    /// The same as a tool of the Model Context Protocol, without a session.
+    pub(crate) fn over_mcp(project: &Project) -> Self {
+        let session = sandbox_tests::mcp::Session::without(&project.client);
+        let arguments = serde_json::json!({ "project_id": project.id, "command": COMMAND });
+        let (_, message) =
+            session.request("tools/call", serde_json::json!({ "name": "run_command", "arguments": arguments }));
+        let connection = Connection::open(&project.client.address).expect("the daemon listens");
+        Self { connection, request: session.bytes(&message) }
+    }
+
     pub(crate) fn run(&mut self) -> Duration {
         let started = Instant::now();
         let (status, body) = self.connection.exchange(&self.request).expect("the daemon answers");

@@ -57,8 +57,9 @@ const LARGE: &str = "name = 'large'\nextends = 'default'\n[limits]\npids = 4096\
 
 type Case = fn(&Contenders<'_>, Effort) -> Vec<table::Row>;
 
-const CASES: [(&str, Case); 11] = [
+const CASES: [(&str, Case); 12] = [
     ("back-to-back", cases::back_to_back),
+    ("mcp", cases::over_mcp),
     ("gaps", cases::with_gaps),
     ("hogs", cases::with_hogs),
     ("clients", cases::sixteen_clients),
