@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// The tools are those of the daemon at /mcp, which is started when there is none. Without --project the
     /// current directory is the project that tools mean when they name none.
     Mcp(McpArgs),
+    /// Call a tool of the run402 gateway; without one, list them
+    #[command(name = "run402")]
+    Tool(ToolArgs),
     /// List runs
     Ps(PsArgs),
     /// Print what a run wrote
@@ -115,6 +118,18 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ToolArgs {
+    /// The tool, such as run_sql
+    pub(crate) tool: Option<String>,
+    /// Its arguments, as a JSON object; - reads them from standard input
+    #[arg(long, value_name = "JSON", requires = "tool")]
+    pub(crate) input: Option<String>,
+    /// Print the tool's words and the schema of its arguments instead of calling it
+    #[arg(long, requires = "tool", conflicts_with = "input")]
+    pub(crate) describe: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct McpArgs {
     /// The project that tools mean when they name none, by id or url_id [default: the current directory as --dir]
     #[arg(long, short = 'p', value_name = "PROJECT", conflicts_with = "dir")]
@@ -122,6 +137,9 @@ pub(crate) struct McpArgs {
     /// Use this folder as the workspace, at /home/user/project
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
+    /// Only these groups of tools, such as run,files,deploy,database [default: all]
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',')]
+    pub(crate) tools: Vec<String>,
     /// Print what a client is configured with to start this, and end
     #[arg(long, value_name = "CLIENT")]
     pub(crate) print_config: Option<McpClient>,

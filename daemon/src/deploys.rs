@@ -10,9 +10,10 @@ use run402::deploy::walk::Root;
 use run402::deploy::{AllowWarnings, Deploy, Digest, Event, Observer, Options, Progress, Released};
 use run402::environment::{Base, Settings};
 use run402::error::Error;
+use run402::tools::Tool;
 use sandbox_wire::deploy::{DeployPhase, DeployProgress};
 use sandbox_wire::{Code, Problem, ProjectId};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -165,6 +166,17 @@ impl Target {
         let options = Options { allow_warnings, idempotency_key: wanted.idempotency_key, ..Options::default() };
         let deploy = Deploy::new(manifest.spec, root);
         deploy.apply(&self.account.client, &options, &watch.hashing, watch).await.map_err(failed)
+    }
+
+    /// Calls one of the gateway's tools. `project` is ours whose project there is meant when none is named.
+    pub(crate) async fn call(
+        &self,
+        tool: &Tool,
+        arguments: &Map<String, Value>,
+        project: Option<ProjectId>,
+    ) -> Result<Value, Error> {
+        let linked = project.and_then(|project| self.linked(project));
+        run402::tools::call(tool, &self.account, arguments, linked.as_deref()).await
     }
 
     pub(crate) async fn list(&self, project: &str) -> Result<Vec<Value>, Problem> {

@@ -152,6 +152,14 @@ impl Session {
         answer.unwrap_or_else(|error| panic!("{message}: {error}"))
     }
 
+    /// Ends the session.
+    #[track_caller]
+    pub fn close(&self) {
+        let id = self.id.as_deref().expect("a session");
+        let reply = self.client.send("DELETE", &self.path, &[("Mcp-Session-Id", id)], &[]);
+        assert!((200..300).contains(&reply.status), "{}: {}", reply.status, reply.text());
+    }
+
     #[track_caller]
     pub fn send(&self, method: &str, params: Value) -> Answered {
         let (id, message) = self.request(method, params);

@@ -6,6 +6,12 @@ use sandbox_tests::{Daemon, Options, Project, host, project};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+/// The command is over soon: first the client's word has to come through, then what it started has to die.
+fn assert_gone(marker: &str) {
+    let gone = host::eventually(Duration::from_secs(10), || host::processes_with(marker).is_empty());
+    assert!(gone, "still alive: {:?}", host::processes_with(marker));
+}
+
 /// Both revisions of the protocol, for tests that hold for both.
 fn both(project: &Project) -> [Session; 2] {
     [Session::open(&project.client), Session::without(&project.client)]
@@ -172,7 +178,7 @@ fn a_run_that_takes_long_goes_on_behind_its_answer() {
     );
     let killed = session.call("run_kill", &json!({"run_id": run}));
     assert_eq!(killed.data()["status"], "cancelled");
-    host::assert_gone(&marker);
+    assert_gone(&marker);
     let over = session.call("run_output", &json!({"run_id": run, "after": 6, "wait_ms": 5000}));
     assert_eq!((&over.data()["output"], &over.data()["status"]), (&json!(""), &json!("cancelled")));
 }
@@ -202,7 +208,7 @@ fn whoever_cancels_or_hangs_up_ends_the_command() {
                 session.post(&cancel);
                 // Without a session there is nothing to cancel by: only hanging up ends the call.
                 if message["params"]["_meta"].get("io.modelcontextprotocol/protocolVersion").is_none() {
-                    host::assert_gone(&marker);
+                    assert_gone(&marker);
                     let _ = call.join().expect("no panic");
                 } else {
                     let run = session.call("run_list", &json!({"project_id": project.id, "limit": 1}));
@@ -210,9 +216,21 @@ fn whoever_cancels_or_hangs_up_ends_the_command() {
                     let _ = call.join().expect("no panic");
                 }
             });
-            host::assert_gone(&marker);
+            assert_gone(&marker);
         }
     }
+    // Whoever closes its session gives up what it had asked for.
+    let session = Session::open(&project.client);
+    let marker = host::marker();
+    let arguments = json!({"project_id": project.id, "command": format!("sleep {marker}")});
+    let (_, message) = session.request("tools/call", json!({"name": "run_command", "arguments": arguments}));
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| session.begin(&message).finish());
+        assert!(sleeping(&marker), "it does not run");
+        session.close();
+        let _ = call.join().expect("no panic");
+    });
+    assert_gone(&marker);
     // Gone without a word, before anything was answered.
     let session = Session::without(&project.client);
     let marker = host::marker();
@@ -224,7 +242,7 @@ fn whoever_cancels_or_hangs_up_ends_the_command() {
     let answer = session.begin(&message);
     assert!(sleeping(&marker), "it does not run");
     drop(answer);
-    host::assert_gone(&marker);
+    assert_gone(&marker);
 }
 
 #[test]
@@ -410,11 +428,11 @@ fn pipes_carry_messages_and_nothing_else() {
         assert!(host::eventually(Duration::from_secs(10), || !host::processes_with(&marker).is_empty()));
         if leaves {
             assert_eq!(pipes.close().1, Some(0));
-            host::assert_gone(&marker);
+            assert_gone(&marker);
             break;
         }
         pipes.write(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "long"}}));
-        host::assert_gone(&marker);
+        assert_gone(&marker);
         assert_eq!(pipes.call("run_command", &json!({"command": "echo on"})).text(), "Exit code: 0\n\nSTDOUT:\non\n");
     }
 }

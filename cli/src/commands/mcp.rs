@@ -42,6 +42,7 @@ pub(crate) async fn mcp(globals: &Globals, args: McpArgs) -> Result<u8, Failure>
     let bridge = Arc::new(Bridge {
         globals: globals.clone(),
         place,
+        tools: args.tools,
         link: tokio::sync::Mutex::default(),
         session: Mutex::default(),
         running: Mutex::default(),
@@ -62,6 +63,8 @@ pub(crate) async fn mcp(globals: &Globals, args: McpArgs) -> Result<u8, Failure>
 struct Bridge {
     globals: Globals,
     place: Place,
+    /// The groups that are listed; all when empty.
+    tools: Vec<String>,
     link: tokio::sync::Mutex<Option<Link>>,
     session: Mutex<Session>,
     /// Requests without an answer, by their ids as JSON.
@@ -105,7 +108,13 @@ impl Bridge {
         let client = connect::client(&self.globals).await?;
         let project = self.place.project(&client).await?;
         let number = gone.map_or(0, |gone| gone + 1);
-        let new = Link { client, path: format!("/mcp?project={project}"), number };
+        let mut path = format!("/mcp?project={project}");
+        let plain = |group: &&String| group.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+        let groups: Vec<&str> = self.tools.iter().filter(plain).map(String::as_str).collect();
+        if !groups.is_empty() {
+            path += &format!("&tools={}", groups.join(","));
+        }
+        let new = Link { client, path, number };
         *link = Some(new.clone());
         Ok(new)
     }

@@ -14,6 +14,7 @@ mod policy_file;
 mod project;
 mod ps;
 mod run;
+mod run402;
 mod runs;
 mod token;
 mod up;
@@ -32,6 +33,7 @@ pub(crate) async fn dispatch(args: Args) -> Result<u8, Failure> {
         Command::Run(run) => run::run(globals, run).await,
         Command::Up(up) => up::up(globals, up).await,
         Command::Deploy(deploy) => deploy::dispatch(globals, deploy).await,
+        Command::Tool(tool) => run402::run402(globals, tool).await,
         Command::Mcp(mcp) => mcp::mcp(globals, mcp).await,
         Command::Gateway(gateway) => gateway::gateway(globals, gateway).await,
         Command::Policy(policy) => policy::dispatch(globals, policy).await,

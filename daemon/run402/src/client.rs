@@ -90,6 +90,8 @@ pub enum Auth<'a> {
     ServicePair(&'a str),
     /// `apikey: <service key>` beside the wallet.
     Invoke(&'a str),
+    /// `apikey: <anon key>` and the service key as bearer.
+    AnonService(&'a str),
 }
 
 /// What was answered with 2xx.
@@ -251,6 +253,11 @@ impl Client {
             Auth::ServicePair(project) => {
                 let keys = self.keys(project)?;
                 headers.insert(API_KEY, secret_header(keys.service.reveal())?);
+                headers.insert(reqwest::header::AUTHORIZATION, bearer(&keys.service)?);
+            }
+            Auth::AnonService(project) => {
+                let keys = self.keys(project)?;
+                headers.insert(API_KEY, secret_header(keys.anon.reveal())?);
                 headers.insert(reqwest::header::AUTHORIZATION, bearer(&keys.service)?);
             }
             Auth::Anon(project) => {

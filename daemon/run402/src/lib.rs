@@ -12,6 +12,7 @@ pub mod keys;
 pub mod paying;
 pub mod payment;
 pub mod signin;
+pub mod tools;
 pub mod wallet;
 
 mod files;

@@ -1,24 +1,25 @@
 //! All tools, in the order in which they are listed: what is needed most comes first.
 
 use super::tool::{Listed, listed};
-use super::{deploys, files, projects, runs};
+use super::{deploys, files, gateway, projects, runs};
 use std::sync::LazyLock;
 
 static ALL: LazyLock<Vec<Listed>> = LazyLock::new(|| {
-    vec![
-        listed::<runs::RunCommand>(),
-        listed::<runs::RunOutput>(),
-        listed::<runs::RunKill>(),
-        listed::<runs::RunList>(),
-        listed::<files::ReadFile>(),
-        listed::<files::WriteFile>(),
-        listed::<files::ListFiles>(),
-        listed::<projects::CreateProject>(),
-        listed::<projects::ListProjects>(),
-        listed::<projects::GetProject>(),
-        listed::<deploys::BuildAndDeploy>(),
-        listed::<deploys::DeployProject>(),
-    ]
+    let ours = [
+        listed::<runs::RunCommand>("run"),
+        listed::<runs::RunOutput>("run"),
+        listed::<runs::RunKill>("run"),
+        listed::<runs::RunList>("run"),
+        listed::<files::ReadFile>("files"),
+        listed::<files::WriteFile>("files"),
+        listed::<files::ListFiles>("files"),
+        listed::<projects::CreateProject>("run"),
+        listed::<projects::ListProjects>("run"),
+        listed::<projects::GetProject>("run"),
+        listed::<deploys::BuildAndDeploy>("deploy"),
+        listed::<deploys::DeployProject>("deploy"),
+    ];
+    ours.into_iter().chain(gateway::listed()).collect()
 });
 
 pub(crate) fn all() -> &'static [Listed] {

@@ -9,6 +9,7 @@ mod answer;
 mod catalogue;
 mod deploys;
 mod files;
+mod gateway;
 mod live;
 mod projects;
 mod prompts;

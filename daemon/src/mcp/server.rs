@@ -1,6 +1,6 @@
 //! The protocol's requests, each answered for the caller who sent it.
 
-use super::tool::{Call, with_default_project};
+use super::tool::{Call, Listed, with_default_project};
 use super::{answer, catalogue, prompts, resources};
 use crate::service::{Error, Service};
 use crate::tokens::Caller;
@@ -36,15 +36,18 @@ impl Server {
         let parts = context.extensions.get::<Parts>();
         let caller = parts.and_then(|parts| parts.extensions.get::<Caller>()).cloned();
         let caller = caller.ok_or_else(|| ErrorData::internal_error("a request without a caller", None))?;
-        let default_project = parts.and_then(|parts| default_project(parts.uri.query()?));
-        Ok(Call { service: Arc::clone(&self.service), caller, default_project, context })
+        let query = parts.and_then(|parts| parts.uri.query()).unwrap_or_default();
+        let default_project = field(query, "project");
+        let groups = field(query, "tools").filter(|groups| groups != "all");
+        let groups = groups.map(|groups| groups.split(',').map(str::to_owned).collect());
+        Ok(Call { service: Arc::clone(&self.service), caller, default_project, groups, context })
     }
 }
 
-/// `?project=NAME`
-fn default_project(query: &str) -> Option<String> {
-    let mut names = query.split('&').filter_map(|field| field.strip_prefix("project="));
-    names.next_back().filter(|name| !name.is_empty()).map(str::to_owned)
+/// `?NAME=VALUE`, of plain characters.
+fn field(query: &str, name: &str) -> Option<String> {
+    let mut values = query.split('&').filter_map(|field| field.strip_prefix(name)?.strip_prefix('='));
+    values.next_back().filter(|value| !value.is_empty()).map(|value| value.replace("%2C", ","))
 }
 
 impl ServerHandler for Server {
@@ -61,8 +64,12 @@ impl ServerHandler for Server {
         _page: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let has_project = self.call(context)?.default_project.is_some();
-        let tools = catalogue::all().iter().map(|listed| listed.tool.clone());
+        let call = self.call(context)?;
+        let has_project = call.default_project.is_some();
+        let wanted = |listed: &&Listed| {
+            call.groups.as_deref().is_none_or(|groups| groups.iter().any(|group| group == listed.group))
+        };
+        let tools = catalogue::all().iter().filter(wanted).map(|listed| listed.tool.clone());
         let tools = if has_project { tools.map(with_default_project).collect() } else { tools.collect() };
         Ok(ListToolsResult { tools, ..ListToolsResult::default() })
     }
@@ -77,7 +84,7 @@ impl ServerHandler for Server {
             let name: String = request.name.chars().take(64).collect();
             return Err(ErrorData::invalid_params(format!("there is no tool named {name}; see tools/list"), None));
         };
-        let done = (listed.invoke)(call, request.arguments.unwrap_or_default()).await;
+        let done = listed.action.take(call, request.arguments.unwrap_or_default()).await;
         // What a model can do something about is a result, which it reads; errors of the protocol it does not.
         let result = done.map_or_else(|error| answer::failed(&error.into_problem()), answer::Answer::into_result);
         Ok(result.into())
@@ -139,9 +146,10 @@ mod tests {
 
     #[test]
     fn the_address_may_name_a_project() {
-        let named = |query: &str| default_project(query);
+        let named = |query: &str| field(query, "project");
         assert_eq!(named("project=demo"), Some("demo".to_owned()));
         assert_eq!(named("a=b&project=demo"), Some("demo".to_owned()));
         assert_eq!([named("project="), named("projects=x"), named("")], [None, None, None]);
+        assert_eq!(field("tools=run%2Cfiles", "tools"), Some("run,files".to_owned()));
     }
 }

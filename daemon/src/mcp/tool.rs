@@ -24,17 +24,20 @@ pub(crate) enum Effect {
     Adds,
     /// May overwrite or remove; a second call does no more than the first.
     Replaces,
+    /// Only adds, somewhere else than here.
+    AddsElsewhere,
     /// Whatever the caller's command does.
     Anything,
 }
 
 impl Effect {
-    fn annotations(self, title: &str) -> ToolAnnotations {
+    pub(super) fn annotations(self, title: &str) -> ToolAnnotations {
         let hints = ToolAnnotations::with_title(title);
         match self {
             Self::Reads => hints.read_only(true).destructive(false).idempotent(true).open_world(false),
             Self::Adds => hints.read_only(false).destructive(false).idempotent(false).open_world(false),
             Self::Replaces => hints.read_only(false).destructive(true).idempotent(true).open_world(false),
+            Self::AddsElsewhere => hints.read_only(false).destructive(false).idempotent(false).open_world(true),
             Self::Anything => hints.read_only(false).destructive(true).idempotent(false).open_world(true),
         }
     }
@@ -62,6 +65,8 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     /// The project that is meant where a call names none.
     pub(crate) default_project: Option<String>,
+    /// The groups of tools that are listed; all when absent.
+    pub(crate) groups: Option<Vec<String>>,
     pub(crate) context: RequestContext<RoleServer>,
 }
 
@@ -75,6 +80,11 @@ impl Call {
             ("", Some(default)) => Ok(default),
             (given, _) => Ok(given),
         }
+    }
+
+    /// The connection's own project, where it has one that exists.
+    pub(crate) fn own_project(&self) -> Option<Arc<Entry>> {
+        self.project("").ok()
     }
 
     pub(crate) fn project(&self, given: &str) -> Result<Arc<Entry>, Problem> {
@@ -120,17 +130,34 @@ type Invoke = fn(Call, JsonObject) -> BoxFuture<'static, Result<Answer, Error>>;
 /// A tool in the catalogue.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
+    /// Tools that are used together; a connection may ask for some groups only.
+    pub(crate) group: &'static str,
     /// As `tools/list` shows it.
     pub(crate) tool: rmcp::model::Tool,
-    pub(crate) invoke: Invoke,
+    pub(crate) action: Action,
 }
 
-pub(crate) fn listed<T: Tool>() -> Listed {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    Ours(Invoke),
+    Gateway(&'static run402::tools::Tool),
+}
+
+impl Action {
+    pub(crate) async fn take(self, call: Call, arguments: JsonObject) -> Result<Answer, Error> {
+        match self {
+            Self::Ours(invoke) => invoke(call, arguments).await,
+            Self::Gateway(tool) => super::gateway::call(&call, tool, arguments).await,
+        }
+    }
+}
+
+pub(crate) fn listed<T: Tool>(group: &'static str) -> Listed {
     let tool = rmcp::model::Tool::new(T::NAME, T::DESCRIPTION, input_schema::<T::Input>())
         .with_title(T::TITLE)
         .with_raw_output_schema(Arc::new(object(T::output())))
         .with_annotations(T::EFFECT.annotations(T::TITLE));
-    Listed { tool, invoke: invoke::<T> }
+    Listed { group, tool, action: Action::Ours(invoke::<T>) }
 }
 
 fn invoke<T: Tool>(call: Call, arguments: JsonObject) -> BoxFuture<'static, Result<Answer, Error>> {

@@ -7,8 +7,9 @@ use crate::runs::Prepared;
 use crate::tokens::Caller;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use run402::tools::Tool;
 use sandbox_wire::deploy::{BuildRequest, Deploy, DeployList, DeployRequest, FilesDeploy, FilesDeployed};
-use sandbox_wire::{Code, Encoding, Problem, RunRequest, RunState, Scope};
+use sandbox_wire::{Code, Encoding, Problem, ProjectId, RunRequest, RunState, Scope};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ impl Service {
         Ok(entry)
     }
 
-    async fn target(&self) -> Result<Target, Error> {
+    pub(super) async fn target(&self) -> Result<Target, Error> {
         let state = self.state.clone();
         let settings =
             tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??;
@@ -35,6 +36,18 @@ impl Service {
         let state = self.state.clone();
         let open = move || Target::open(&state, settings, embedded.as_ref());
         Ok(tokio::task::spawn_blocking(open).await.map_err(Error::internal)??)
+    }
+
+    /// Calls one of the gateway's tools with the daemon's own wallet and keys, which are good for all projects.
+    pub(crate) async fn call_gateway(
+        &self,
+        caller: &Caller,
+        tool: &Tool,
+        arguments: &Map<String, Value>,
+        project: Option<ProjectId>,
+    ) -> Result<Result<Value, run402::error::Error>, Error> {
+        caller.require_for_all_projects(Scope::Deploy)?;
+        Ok(self.target().await?.call(tool, arguments, project).await)
     }
 
     /// Checks all of a request that can be checked before its build has run.

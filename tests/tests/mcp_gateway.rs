@@ -1,0 +1,214 @@
+//! The gateway's tools over MCP, at a gateway that only takes down what it is asked: `run402-calls.json` says what each
+//! call has to be.
+
+use sandbox_tests::mcp::Session;
+use sandbox_tests::{Daemon, Options};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+struct Taken {
+    method: String,
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Taken {
+    fn has(&self, name: &str, value: &str) -> bool {
+        self.headers.get(name).is_some_and(|given| given == value)
+    }
+}
+
+/// Answers everything, and remembers it.
+struct Recorder {
+    address: String,
+    taken: Arc<Mutex<Vec<Taken>>>,
+}
+
+impl Recorder {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&taken);
+        // Ends with the test program.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let into = Arc::clone(&into);
+                std::thread::spawn(move || while serve(&stream, &into).is_some() {});
+            }
+        });
+        Self { address, taken }
+    }
+
+    fn last(&self) -> Taken {
+        self.taken.lock().expect("no panic").last().cloned().expect("a request")
+    }
+
+    fn count(&self) -> usize {
+        self.taken.lock().expect("no panic").len()
+    }
+}
+
+fn serve(stream: &TcpStream, into: &Mutex<Vec<Taken>>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut words = line.split_whitespace();
+    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.split_once(':') else { break };
+        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let (status, answer) = match path.split('?').next()? {
+        "/projects/v1" if method == "POST" => (
+            201,
+            json!({"project_id": "prj_1", "anon_key": "the-anon-key", "service_key": "the-service-key", "schema_slot": "p1"}),
+        ),
+        "/tiers/v1/hobby" => {
+            (402, json!({"error": "payment_required", "message": "5 dollars", "accepts": [{"amount": "5"}]}))
+        }
+        "/ai/v1/usage" => (503, json!({"error": "UPSTREAM", "message": "the model is away", "retryable": true})),
+        _ => (200, json!({"echo": path})),
+    };
+    into.lock().expect("no panic").push(Taken { method, path, headers, body });
+    let answer = answer.to_string();
+    let head =
+        format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
+    (&mut &*stream).write_all((head + &answer).as_bytes()).ok()
+}
+
+fn start() -> (tempfile::TempDir, Recorder, Daemon, Session) {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let recorder = Recorder::start();
+    let daemon = Options::default()
+        .env("HOME", &home.path().to_string_lossy())
+        .env("RUN402_API_BASE", &format!("http://{}", recorder.address))
+        .env("RUN402_CONFIG_DIR", &home.path().join("keys").to_string_lossy())
+        .start();
+    let session = Session::without(&daemon.client);
+    (home, recorder, daemon, session)
+}
+
+/// The example that stands in a tool's description.
+fn example(tool: &Value) -> Value {
+    let description = tool["description"].as_str().expect("words");
+    let (_, example) = description.rsplit_once("Example: ").expect("an example");
+    serde_json::from_str(example).unwrap_or_else(|error| panic!("{error}: {example}"))
+}
+
+#[test]
+fn every_tool_makes_the_call_that_it_is_for() {
+    let (_home, recorder, _daemon, session) = start();
+    let calls: BTreeMap<String, Value> =
+        serde_json::from_str(include_str!("../run402-calls.json")).expect("the file is JSON");
+    // Keys of the project that the examples are about.
+    let made = session.call("provision_postgres_project", &json!({"name": "shop"}));
+    assert_eq!(made.data()["project_id"], "prj_1");
+    assert!(!made.message.to_string().contains("the-service-key"), "keys stay here: {made:?}");
+    let mut called = Vec::new();
+    for tool in session.tools() {
+        let name = tool["name"].as_str().expect("a name");
+        if !tool["description"].as_str().expect("words").contains("A tool of the run402 gateway.") {
+            continue;
+        }
+        let wanted = calls.get(name).unwrap_or_else(|| panic!("nobody says what {name} has to call"));
+        let arguments = example(&tool);
+        let before = recorder.count();
+        let answered = session.call(name, &arguments);
+        assert_eq!(recorder.count(), before + 1, "{name}: {answered:?}");
+        let taken = recorder.last();
+        assert_eq!(taken.method, wanted["method"].as_str().expect("a method"), "{name}");
+        let path = taken.path.split('?').next().expect("a path");
+        let mut expected = wanted["path"].as_str().expect("a path").to_owned();
+        for part in expected.clone().split('{').skip(1) {
+            let part = part.split('}').next().expect("a name");
+            // The active project, where the example names none.
+            let given = arguments[part].as_str().unwrap_or("prj_1");
+            expected = expected.replace(&format!("{{{part}}}"), given);
+        }
+        assert_eq!(path, expected, "{name}");
+        assert_eq!(!taken.body.is_empty(), wanted["has_body"] == true, "{name}: {}", taken.body);
+        let service = taken.has("authorization", "Bearer the-service-key");
+        let wallet = taken.headers.contains_key("sign-in-with-x");
+        let keyed = |key: &str| taken.has("apikey", key);
+        let proven = match wanted["auth"].as_str().expect("a kind") {
+            "public" => !service && !wallet && !taken.headers.contains_key("apikey"),
+            "wallet" => wallet && !service && !taken.headers.contains_key("apikey"),
+            "service" => service && !wallet && !taken.headers.contains_key("apikey"),
+            "service-pair" => service && !wallet && keyed("the-service-key"),
+            "anon" => wallet && !service && keyed("the-anon-key"),
+            "anon-service" => service && !wallet && keyed("the-anon-key"),
+            other => panic!("{other}"),
+        };
+        assert!(proven, "{name}: {:?}", taken.headers.keys());
+        called.push(name.to_owned());
+    }
+    let missing: Vec<&String> = calls.keys().filter(|name| !called.contains(name)).collect();
+    assert!(missing.is_empty(), "not there: {missing:?}");
+}
+
+#[test]
+fn prices_are_information_and_failures_say_what_the_gateway_said() {
+    let (_home, recorder, _daemon, session) = start();
+    session.call("provision_postgres_project", &json!({}));
+    let price = session.call("set_tier", &json!({"tier": "hobby"}));
+    assert!(price.data()["payment_required"].is_object(), "{price:?}");
+    assert!(price.text().contains("nothing was done"), "{price:?}");
+    let away = session.call("ai_usage", &json!({"project_id": "prj_1"}));
+    assert!(away.refused().contains("the model is away"), "{away:?}");
+    let unknown = session.call("get_schema", &json!({"project_id": "prj_2"}));
+    assert!(unknown.refused().contains("prj_2"), "{unknown:?}");
+    let before = recorder.count();
+    let unconfirmed = session.call("delete_project", &json!({"project_id": "prj_1"}));
+    assert!(unconfirmed.refused().contains("confirm"), "{unconfirmed:?}");
+    let wrong = session.call("assets_ls", &json!({"project_id": "prj_1", "limit": 1001}));
+    assert!(wrong.refused().contains("limit"), "{wrong:?}");
+    assert_eq!(recorder.count(), before, "what is wrong is not sent");
+    // The active project is meant where a tool may leave it out.
+    session.call("run_sql", &json!({"sql": "SELECT 1"}));
+    let taken = recorder.last();
+    assert_eq!((taken.path.as_str(), taken.body.as_str()), ("/projects/v1/admin/prj_1/sql", "SELECT 1"));
+    assert!(taken.has("content-type", "text/plain"));
+}
+
+#[test]
+fn the_daemons_wallet_is_not_for_everybody() {
+    let (_home, recorder, daemon, session) = start();
+    let project = daemon.project();
+    for body in [
+        json!({"name": "run", "scopes": ["run"]}),
+        json!({"name": "one", "scopes": ["deploy"], "projects": [project.id]}),
+    ] {
+        let token = daemon.client.post("/tokens", &body).ok();
+        let session = session.with_token(token["token"].as_str());
+        assert!(session.call("tier_status", &json!({})).refused().len() > 20, "{body}");
+    }
+    assert_eq!(recorder.count(), 0);
+}
+
+#[test]
+fn a_connection_may_ask_for_some_tools_only() {
+    let daemon = Daemon::shared();
+    let named = |path: &str| -> Vec<String> {
+        let tools = Session::open_at(&daemon.client, path).tools();
+        tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned).collect()
+    };
+    let few = named("/mcp?tools=run,files");
+    assert!(few.contains(&"run_command".to_owned()) && few.contains(&"read_file".to_owned()), "{few:?}");
+    assert!(!few.iter().any(|name| name == "run_sql" || name == "deploy_project"), "{few:?}");
+    assert!(named("/mcp").len() > few.len() && named("/mcp?tools=all").len() > few.len());
+    assert!(named("/mcp?tools=database").contains(&"run_sql".to_owned()));
+}
