@@ -198,6 +198,7 @@ impl<'a> Workspace<'a> {
     /// What is in a folder and, so deep, in those below, sorted; and whether that is all.
     pub(crate) fn list(&self, path: &str, depth: u32, most: usize) -> Result<(Vec<Listed>, bool), FileError> {
         let folder = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let real = real_path(folder.as_fd())?;
         let mut found = Vec::new();
         let mut open = vec![(folder, String::new(), depth.clamp(1, MAX_DEPTH))];
         while let Some((folder, above, depth)) = open.pop() {
@@ -217,7 +218,8 @@ impl<'a> Workspace<'a> {
                 let name = String::from_utf8_lossy(name);
                 let path = format!("{above}{name}");
                 let kind = kind_of(&stat);
-                if kind == Kind::Folder && depth > 1 && !NOT_ENTERED.contains(&&*name) {
+                let is_open = || self.refuse_denied(&real.join(&path)).is_ok();
+                if kind == Kind::Folder && depth > 1 && !NOT_ENTERED.contains(&&*name) && is_open() {
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     if let Ok(below) = rustix::fs::openat(&folder, entry.file_name(), flags, Mode::empty()) {
                         open.push((below, format!("{path}/"), depth - 1));
@@ -420,6 +422,8 @@ mod tests {
         }
         assert!(matches!(workspace.write("private/new/deep", b"x"), Err(FileError::Denied)));
         assert!(matches!(workspace.list("private", 1, 10), Err(FileError::Denied)));
+        let (listed, _) = workspace.list(".", 5, 100).expect("listed");
+        assert!(listed.iter().all(|file| !file.path.contains("key")), "{listed:?}");
         assert_eq!(fs::read(folder.join("private/key")).expect("there"), b"key");
     }
 

@@ -75,7 +75,8 @@ pub fn start() -> anyhow::Result<()> {
 
 /// Standard output carries only the lines `listening on …`.
 fn log_to_stderr(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("SANDBOXD_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // The protocol's library says at every request that it has begun and ended.
+    let filter = EnvFilter::try_from_env("SANDBOXD_LOG").unwrap_or_else(|_| EnvFilter::new("info,rmcp=error"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
