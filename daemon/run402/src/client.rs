@@ -90,6 +90,8 @@ pub enum Auth<'a> {
     ServicePair(&'a str),
     /// `apikey: <service key>` beside the wallet.
     Invoke(&'a str),
+    /// `apikey` and bearer, both the anon key.
+    AnonPair(&'a str),
     /// `apikey: <anon key>` and the service key as bearer.
     AnonService(&'a str),
 }
@@ -254,6 +256,11 @@ impl Client {
                 let keys = self.keys(project)?;
                 headers.insert(API_KEY, secret_header(keys.service.reveal())?);
                 headers.insert(reqwest::header::AUTHORIZATION, bearer(&keys.service)?);
+            }
+            Auth::AnonPair(project) => {
+                let keys = self.keys(project)?;
+                headers.insert(API_KEY, secret_header(keys.anon.reveal())?);
+                headers.insert(reqwest::header::AUTHORIZATION, bearer(&keys.anon)?);
             }
             Auth::AnonService(project) => {
                 let keys = self.keys(project)?;

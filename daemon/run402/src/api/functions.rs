@@ -7,6 +7,7 @@ use crate::deploy::{Deploy, Observer, Options};
 use crate::error::Error;
 use indexmap::IndexMap;
 use reqwest::Method;
+use reqwest::header::HeaderName;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
@@ -280,6 +281,18 @@ pub async fn invoke(
     method: Method,
     body: InvokeBody,
 ) -> Result<Invoked, Error> {
+    invoke_with(client, project, name, method, body, &[]).await
+}
+
+/// The same, with headers of the caller's.
+pub async fn invoke_with(
+    client: &Client,
+    project: &str,
+    name: &str,
+    method: Method,
+    body: InvokeBody,
+    headers: &[(HeaderName, String)],
+) -> Result<Invoked, Error> {
     if !is_name(name) {
         return Err(bad(format!("{name:?} is not the name of a function")));
     }
@@ -290,6 +303,7 @@ pub async fn invoke(
         InvokeBody::Json(value) if !reads => request.json(&value)?,
         _ => request,
     };
+    let request = headers.iter().try_fold(request, |request, (name, value)| request.header(name.clone(), value))?;
     let began = Instant::now();
     let reply = request.send("invoking the function").await?;
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -12,7 +12,7 @@ pub use table::{Effect, Param, Tool, all, named};
 
 use crate::account::Account;
 use crate::error::Error;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Calls a tool. `project` is meant where the tool may leave it out; the active one when there is none.
 ///
@@ -23,12 +23,16 @@ pub async fn call(
     arguments: &Map<String, Value>,
     project: Option<&str>,
 ) -> Result<Value, Error> {
-    if tool.is_by_hand() {
-        return by_hand::call(tool, account, arguments).await;
+    if let Some(successor) = &tool.replaced_by {
+        tool.check(arguments)?;
+        return Ok(json!({"replaced_by": successor, "done": false}));
     }
     let active = match project {
         Some(project) => Some(project.to_owned()),
         None => account.active_project()?,
     };
+    if tool.is_by_hand() {
+        return by_hand::call(tool, account, arguments, active.as_deref()).await;
+    }
     Ok(thin::call(tool, &account.client, arguments, active.as_deref()).await?.value())
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::sync::LazyLock;
 
 /// One file for each group.
-const GROUPS: [(&str, &str); 15] = [
+const GROUPS: [(&str, &str); 16] = [
     ("projects", include_str!("../../tools/projects.toml")),
     ("deploy", include_str!("../../tools/deploy.toml")),
     ("database", include_str!("../../tools/database.toml")),
@@ -22,6 +22,7 @@ const GROUPS: [(&str, &str); 15] = [
     ("apps", include_str!("../../tools/apps.toml")),
     ("ci", include_str!("../../tools/ci.toml")),
     ("billing", include_str!("../../tools/billing.toml")),
+    ("wallet", include_str!("../../tools/wallet.toml")),
     ("agent", include_str!("../../tools/agent.toml")),
 ];
 
@@ -48,6 +49,7 @@ pub(super) enum Proof {
     ServicePair,
     Anon,
     AnonService,
+    Invoke,
 }
 
 impl Proof {
@@ -59,6 +61,7 @@ impl Proof {
             Self::ServicePair => Auth::ServicePair(project),
             Self::Anon => Auth::Anon(project),
             Self::AnonService => Auth::AnonService(project),
+            Self::Invoke => Auth::Invoke(project),
         }
     }
 
@@ -77,6 +80,10 @@ pub(super) enum Body {
     Settings,
     /// An object without fields.
     Empty,
+    /// One field at least.
+    Some,
+    /// A job, whose input goes one level deeper, with a key of its own against doing it twice.
+    Job,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -161,8 +168,10 @@ pub struct Tool {
     /// What it does, when to use it, what comes back.
     pub about: String,
     pub example: Map<String, Value>,
-    /// Method and path. Absent: it is more than one request, and made by hand.
+    /// Method and path. Absent: it is more than one request, and made by hand. `{mailbox}` in it is looked up.
     pub(super) request: Option<String>,
+    /// What has taken its place at the gateway, which has it no more.
+    pub(super) replaced_by: Option<String>,
     pub(super) auth: Proof,
     pub(super) body: Option<Body>,
     #[serde(default)]
@@ -174,7 +183,7 @@ pub struct Tool {
 impl Tool {
     /// Made by hand, from more than one request.
     pub fn is_by_hand(&self) -> bool {
-        self.request.is_none()
+        self.request.is_none() && self.replaced_by.is_none()
     }
 
     /// Whether `confirm` has to be true.

@@ -1,11 +1,12 @@
 //! Thin tools: arguments -> one request -> the gateway's answer.
 
-use super::table::{Body, Format, Param, Tool};
+use super::table::{Body, Format, Kind, Param, Tool};
 use crate::api::encoded_path;
-use crate::client::{Client, Reply};
+use crate::client::{Auth, Client, Reply};
 use crate::deploy::encoded;
 use crate::error::Error;
 use reqwest::Method;
+use reqwest::header::HeaderName;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -17,14 +18,60 @@ pub(super) async fn call(
     arguments: &Map<String, Value>,
     active: Option<&str>,
 ) -> Result<Reply, Error> {
-    let made = Made::of(tool, arguments, active)?;
+    let mut made = Made::of(tool, arguments, active)?;
+    if let Some(name) = MAILBOX.into_iter().find(|name| made.path.contains(&place_of(name))) {
+        let selector = arguments.get(name).and_then(Value::as_str);
+        let mailbox = mailbox(client, &made.project, selector).await?;
+        made.path = made.path.replace(&place_of(name), &encoded(&mailbox).to_string());
+    }
     let mut request = client.request(made.method, made.path, tool.auth.auth(&made.project));
+    if tool.body == Some(Body::Job) {
+        let key = format!("job-{}", uuid::Uuid::new_v4());
+        request = request.header(HeaderName::from_static("idempotency-key"), &key)?;
+    }
     match made.body {
         Some(Content::Json(body)) => request = request.json(&body)?,
         Some(Content::Text(text)) => request = request.bytes(text.into_bytes(), Some("text/plain")),
         None => {}
     }
     request.send(&format!("calling {}", tool.name)).await
+}
+
+/// Parameters by which a mailbox is chosen.
+const MAILBOX: [&str; 2] = ["mailbox", "mailbox_id"];
+
+fn place_of(name: &str) -> String {
+    format!("{{{name}}}")
+}
+
+/// The id of a mailbox: as it is given, by the part before the @, or the project's only one.
+async fn mailbox(client: &Client, project: &str, selector: Option<&str>) -> Result<String, Error> {
+    if let Some(id) = selector.filter(|selector| selector.starts_with("mbx_")) {
+        return Ok(id.to_owned());
+    }
+    let found = client.get("/mailboxes/v1", Auth::Service(project)).send("looking for the mailbox").await?.value();
+    pick_mailbox(&found, selector).map(|mailbox| plain(&mailbox["mailbox_id"]))
+}
+
+/// One of those that the gateway has listed.
+pub(super) fn pick_mailbox(found: &Value, selector: Option<&str>) -> Result<Value, Error> {
+    let all: Vec<&Value> = found["mailboxes"].as_array().into_iter().flatten().collect();
+    let named = |mailbox: &&&Value| {
+        selector.is_none_or(|selector| ["mailbox_id", "slug", "address"].iter().any(|key| mailbox[*key] == selector))
+    };
+    let chosen: Vec<&&Value> = all.iter().filter(named).collect();
+    match (chosen.as_slice(), selector) {
+        ([only], _) => Ok((**only).clone()),
+        ([], None) => Err(Error::local("MAILBOX_NOT_FOUND", "the project has no mailbox; create_mailbox makes one")),
+        ([], Some(selector)) => {
+            Err(Error::local("MAILBOX_NOT_FOUND", format!("the project has no mailbox {selector}")))
+        }
+        (several, _) => {
+            let names: Vec<String> = several.iter().map(|mailbox| plain(&mailbox["slug"])).collect();
+            let message = format!("the project has several mailboxes; name one of {}", names.join(", "));
+            Err(Error::local("MAILBOX_AMBIGUOUS", message))
+        }
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -52,6 +99,7 @@ enum Place<'a> {
     Keys,
 }
 
+/// A mailbox that nobody names is found all the same.
 fn place<'a>(tool: &Tool, param: &'a Param, method: &Method, template: &str) -> Place<'a> {
     match param.place.as_deref() {
         Some("whole") => return Place::Whole,
@@ -95,6 +143,8 @@ impl Made {
             let value = converted(tool, param, value)?;
             match place(tool, param, &method, template) {
                 Place::Keys => {}
+                // Looked up when it is sent.
+                Place::Path if MAILBOX.contains(&param.name.as_str()) => {}
                 Place::Path => {
                     let text = plain(&value);
                     let text = if param.name == "key" { encoded_path(&text) } else { encoded(&text).to_string() };
@@ -115,6 +165,9 @@ impl Made {
             Some(Body::Sql) => Some(sql(&fields)),
             Some(Body::Settings) => Some(Content::Json(settings(tool, fields)?)),
             Some(Body::Empty) => Some(Content::Json(json!({}))),
+            Some(Body::Some) if fields.is_empty() => return Err(bad(tool, "name at least one field".to_owned())),
+            Some(Body::Some) => Some(Content::Json(fields.into())),
+            Some(Body::Job) => Some(Content::Json(job(tool, whole.unwrap_or_default())?)),
             None if whole.is_some() => whole.map(Content::Json),
             None if fields.is_empty() => None,
             None => Some(Content::Json(fields.into())),
@@ -215,6 +268,16 @@ fn sql(fields: &Map<String, Value>) -> Content {
     }
 }
 
+fn job(tool: &Tool, mut job: Value) -> Result<Value, Error> {
+    for (name, kind) in [("job_type", Kind::String), ("input", Kind::Object), ("max_cost_usd_micros", Kind::Integer)] {
+        if !kind.takes(&job[name]) {
+            return Err(bad(tool, format!("request.{name} has to be {}", kind.name())));
+        }
+    }
+    job["input"] = json!({"input_json": job["input"]});
+    Ok(job)
+}
+
 fn settings(tool: &Tool, mut fields: Map<String, Value>) -> Result<Value, Error> {
     if fields.is_empty() {
         return Err(bad(tool, "name at least one setting".to_owned()));
@@ -229,7 +292,6 @@ fn settings(tool: &Tool, mut fields: Map<String, Value>) -> Result<Value, Error>
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::Kind;
     use super::super::{all, named};
     use super::*;
 
@@ -315,11 +377,32 @@ mod tests {
 
     #[test]
     fn every_example_is_a_request() {
-        for tool in all().iter().filter(|tool| !tool.is_by_hand()) {
+        for tool in all().iter().filter(|tool| tool.request.is_some()) {
             let made = Made::of(tool, &tool.example, Some("prj_active"));
             let made = made.unwrap_or_else(|error| panic!("{}: {}", tool.name, error.message));
-            assert!(!made.path.contains('{') && made.path.starts_with('/'), "{}: {}", tool.name, made.path);
+            let path = MAILBOX.iter().fold(made.path, |path, name| path.replace(&place_of(name), "mbx"));
+            assert!(!path.contains('{') && path.starts_with('/'), "{}: {path}", tool.name);
         }
+    }
+
+    #[test]
+    fn a_mailbox_is_named_or_the_only_one() {
+        let one = json!({"mailboxes": [{"mailbox_id": "mbx_1", "slug": "hello"}]});
+        let two = json!({"mailboxes": [{"mailbox_id": "mbx_1", "slug": "a"}, {"mailbox_id": "mbx_2", "slug": "b"}]});
+        let id = |found: &Value, selector| pick_mailbox(found, selector).map(|mailbox| mailbox["mailbox_id"].clone());
+        assert_eq!(id(&one, None).expect("the only one"), "mbx_1");
+        assert_eq!(id(&two, Some("b")).expect("by its slug"), "mbx_2");
+        assert!(id(&two, None).is_err() && id(&one, Some("x")).is_err() && id(&json!({}), None).is_err());
+    }
+
+    #[test]
+    fn jobs_have_their_input_one_level_deeper() {
+        let request = json!({"job_type": "t", "input": {"n": 1}, "max_cost_usd_micros": 5});
+        let (_, body) = self::request("jobs_submit", json!({"project_id": "p", "request": request}));
+        let expected = json!({"job_type": "t", "input": {"input_json": {"n": 1}}, "max_cost_usd_micros": 5});
+        assert_eq!(body, Some(Content::Json(expected)));
+        assert!(made("jobs_submit", json!({"project_id": "p", "request": {"job_type": "t"}})).is_err());
+        assert!(made("update_mailbox_webhook", json!({"project_id": "p", "webhook_id": "w"})).is_err());
     }
 
     #[test]
