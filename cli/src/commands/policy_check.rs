@@ -11,9 +11,8 @@ use crate::exit;
 use crate::failure::Failure;
 use crate::render;
 use sandbox_policy::{Expectation, Policy, PolicyError, PolicySet, PolicyTest, to_toml};
-use sandbox_wire::{Code, Command, CreateProject, Encoding, Project, RunRequest, RunResult, RunState};
+use sandbox_wire::{Code, Command, CreateProject, Project, RunRequest, RunResult, RunState};
 use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What became of one policy.
@@ -155,18 +154,9 @@ fn request(set: &PolicySet, policy: &Policy, test: &PolicyTest) -> RunRequest {
         .iter()
         .any(|listed| listed.name == policy.name() && matches!(listed.origin, sandbox_policy::Origin::Shipped));
     RunRequest {
-        command: Command::Shell(test.command.clone()),
-        cwd: None,
-        timeout_ms: None,
-        env: BTreeMap::new(),
-        stdin: None,
-        stdin_encoding: Encoding::Utf8,
         policy: shipped.then(|| policy.name().to_owned()),
         policy_toml: (!shipped).then(|| to_toml(policy)),
-        encoding: Encoding::Utf8,
-        keep_background: false,
-        on_disconnect: None,
-        idempotency_key: None,
+        ..RunRequest::new(Command::Shell(test.command.clone()))
     }
 }
 

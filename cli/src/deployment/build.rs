@@ -12,8 +12,7 @@ use crate::exit::{self, Ending};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::Output;
-use sandbox_wire::{Code, Command, CreateProject, Encoding, Problem, Project, RunRequest};
-use std::collections::BTreeMap;
+use sandbox_wire::{Code, Command, CreateProject, Problem, Project, RunRequest};
 use std::path::Path;
 
 /// Ended by a signal of the user's: the exit status.
@@ -38,18 +37,9 @@ pub(crate) async fn build(globals: &Globals, folder: &Path, recipe: &Recipe) -> 
         answer => answer?,
     };
     let request = RunRequest {
-        command: Command::Shell(command.clone()),
-        cwd: None,
         timeout_ms: recipe.timeout_ms,
-        env: BTreeMap::new(),
-        stdin: None,
-        stdin_encoding: Encoding::Utf8,
         policy: recipe.policy.clone(),
-        policy_toml: None,
-        encoding: Encoding::Utf8,
-        keep_background: false,
-        on_disconnect: None,
-        idempotency_key: None,
+        ..RunRequest::new(Command::Shell(command.clone()))
     };
     let mut interrupts = Interrupts::listen();
     let id = project.id.to_string();

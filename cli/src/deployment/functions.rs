@@ -16,7 +16,7 @@ use run402_gateway::{
 };
 use sandbox_wire::event::Chunk;
 use sandbox_wire::{Command, CreateProject, Encoding, Event, Project, RunRequest, RunState};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use tokio::sync::Mutex;
@@ -181,20 +181,7 @@ fn request(invocation: &Invocation) -> Result<RunRequest, RunnerError> {
 
 /// With nothing said beside the command and its time.
 fn run_of(command: Vec<String>, timeout_ms: Option<i64>) -> RunRequest {
-    RunRequest {
-        command: Command::Argv(command),
-        cwd: None,
-        timeout_ms,
-        env: BTreeMap::new(),
-        stdin: None,
-        stdin_encoding: Encoding::Utf8,
-        policy: None,
-        policy_toml: None,
-        encoding: Encoding::Utf8,
-        keep_background: false,
-        on_disconnect: None,
-        idempotency_key: None,
-    }
+    RunRequest { timeout_ms, ..RunRequest::new(Command::Argv(command)) }
 }
 
 impl FunctionRunner for SandboxedFunctions {

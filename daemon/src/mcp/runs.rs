@@ -9,11 +9,10 @@ use crate::runs::Prepared;
 use crate::service::{Error, ListRuns};
 use crate::tail::{Tail, status_after};
 use sandbox_keeper::journal::Select;
-use sandbox_wire::{Code, Command, Encoding, OnDisconnect, Problem, RunId, RunRequest, RunResult, RunState};
+use sandbox_wire::{Code, Command, OnDisconnect, Problem, RunId, RunRequest, RunResult, RunState};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
@@ -66,20 +65,7 @@ impl Tool for RunCommand {
 }
 
 pub(crate) fn request(command: Command, cwd: Option<String>, timeout_ms: Option<i64>) -> RunRequest {
-    RunRequest {
-        command,
-        cwd,
-        timeout_ms,
-        env: BTreeMap::new(),
-        stdin: None,
-        stdin_encoding: Encoding::Utf8,
-        policy: None,
-        policy_toml: None,
-        encoding: Encoding::Utf8,
-        keep_background: false,
-        on_disconnect: Some(OnDisconnect::Kill),
-        idempotency_key: None,
-    }
+    RunRequest { cwd, timeout_ms, on_disconnect: Some(OnDisconnect::Kill), ..RunRequest::new(command) }
 }
 
 /// Runs to the end, or for as long as the client waits. Whoever gives the call up ends the run.

@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use run402::tools::Tool;
 use sandbox_wire::deploy::{BuildRequest, Deploy, DeployList, DeployRequest, FilesDeploy, FilesDeployed};
-use sandbox_wire::{Code, Encoding, Problem, ProjectId, RunRequest, RunState, Scope};
+use sandbox_wire::{Code, Problem, ProjectId, RunRequest, RunState, Scope};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -122,20 +122,7 @@ impl Service {
     fn prepare_build(&self, caller: &Caller, entry: &Entry, build: BuildRequest) -> Result<Prepared, Problem> {
         caller.require(Scope::Run)?;
         let BuildRequest { command, cwd, timeout_ms, env, policy } = build;
-        let request = RunRequest {
-            command,
-            cwd,
-            timeout_ms,
-            env,
-            stdin: None,
-            stdin_encoding: Encoding::Utf8,
-            policy,
-            policy_toml: None,
-            encoding: Encoding::Utf8,
-            keep_background: false,
-            on_disconnect: None,
-            idempotency_key: None,
-        };
+        let request = RunRequest { cwd, timeout_ms, env, policy, ..RunRequest::new(command) };
         self.prepare(caller, entry, request)
     }
 

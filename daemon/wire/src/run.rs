@@ -48,6 +48,26 @@ pub struct RunRequest {
     pub idempotency_key: Option<String>,
 }
 
+impl RunRequest {
+    /// With nothing said beside the command.
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            cwd: None,
+            timeout_ms: None,
+            env: BTreeMap::new(),
+            stdin: None,
+            stdin_encoding: Encoding::Utf8,
+            policy: None,
+            policy_toml: None,
+            encoding: Encoding::Utf8,
+            keep_background: false,
+            on_disconnect: None,
+            idempotency_key: None,
+        }
+    }
+}
+
 /// A text is a shell line (`/bin/sh -c`), a list is an argv that no shell sees.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]

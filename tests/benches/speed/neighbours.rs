@@ -44,7 +44,10 @@ pub(crate) fn hostile(_: &Contenders<'_>, effort: Effort) -> Vec<Row> {
         });
         times = every(PACE, Duration::from_secs(effort.neighbour_seconds), || {
             let reply = victim.call(&json!({ "command": "true" }));
-            errors += usize::from(reply.status != 200 || reply.json()["exit_code"] != 0);
+            if reply.status != 200 || reply.json()["exit_code"] != 0 {
+                eprintln!("an error beside the neighbours: {} {}", reply.status, reply.text());
+                errors += 1;
+            }
         });
         health = asking.join().expect("the daemon is well");
         stop.store(true, Ordering::Relaxed);

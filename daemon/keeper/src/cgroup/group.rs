@@ -94,7 +94,10 @@ impl ProjectGroup {
         if highest == *present {
             return Ok(());
         }
-        self.places.iter().try_for_each(|place| place.limit(&highest))?;
+        // All but the rate, which is written by itself and seldom there.
+        if highest != (Limits { disk_rate: highest.disk_rate, ..present.clone() }) {
+            self.places.iter().try_for_each(|place| place.limit(&highest))?;
+        }
         // Where no policy has asked for a limit there is none to lift, and maybe none to be had.
         let lifts_nothing = (present.disk_rate, highest.disk_rate) == (Some(0), None);
         if highest.disk_rate != present.disk_rate && !lifts_nothing {
