@@ -201,7 +201,7 @@ mod tests {
             stdout_bytes: 0,
             stderr_bytes: 0,
             truncated: Truncated::default(),
-            encoding: Encoding::Utf8,
+            encoding: sandbox_wire::Encoding::Utf8,
             usage: Usage::default(),
             lingering: 0,
             denials: Vec::new(),
