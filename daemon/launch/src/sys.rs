@@ -385,12 +385,21 @@ struct PidfdInfo {
 /// How the process ended, as wait(2) would have told its parent; `None` while it is not reaped.
 /// `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT`, ioctl_pidfd(2), Linux 6.15; refused by older kernels.
 pub fn exit_status(pidfd: impl AsFd) -> Result<Option<i32>, Errno> {
+    // The kernel looks for the end first and for the process then. One that is reaped in between has neither, which
+    // is ESRCH; by then its end has been kept, and the next look finds it.
+    match exit_information(pidfd.as_fd()) {
+        Err(Errno::SRCH) => exit_information(pidfd.as_fd()),
+        told => told,
+    }
+}
+
+fn exit_information(pidfd: BorrowedFd<'_>) -> Result<Option<i32>, Errno> {
     const PIDFD_GET_INFO: libc::c_ulong = 0xC040_FF0B; // _IOWR(0xFF, 11, 64 bytes)
     const PIDFD_INFO_EXIT: u64 = 1 << 3;
     let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the structure has the size that the request's number carries and lives through the
     // call; the descriptor is borrowed and open.
-    let result = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO, &raw mut info) };
     check(libc::c_long::from(result))?;
     Ok((info.mask & PIDFD_INFO_EXIT != 0).then_some(info.exit_code))
 }
@@ -510,5 +519,28 @@ mod tests {
     fn fork_is_refused_with_threads() {
         // The test harness runs this on a second thread.
         assert_eq!(fork(0), Err(Errno::BUSY));
+    }
+
+    #[test]
+    fn an_end_is_told_while_the_process_is_reaped() {
+        for round in 0..3000 {
+            let mut child = std::process::Command::new("/bin/sh").args(["-c", "exit 7"]).spawn().expect("a shell");
+            let pid = rustix::process::Pid::from_raw(child.id().try_into().expect("a pid")).expect("a pid");
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a pidfd");
+            if round == 0 && exit_status(&pidfd).is_err_and(|error| error != Errno::SRCH) {
+                child.wait().expect("its end");
+                return; // an older kernel
+            }
+            let reaping = std::thread::spawn(move || child.wait());
+            let status = loop {
+                match exit_status(&pidfd) {
+                    Ok(Some(status)) => break status,
+                    Ok(None) => std::hint::spin_loop(),
+                    Err(error) => panic!("{error} in round {round}"),
+                }
+            };
+            assert_eq!(status, 7 << 8);
+            reaping.join().expect("no panic").expect("its end");
+        }
     }
 }
