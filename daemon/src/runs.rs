@@ -74,10 +74,23 @@ pub(crate) fn prepare(entry: &Entry, policy: Arc<NamedPolicy>, request: RunReque
         duration_ms: None,
         timeout_ms: admitted.timeout_ms(),
     };
-    let order =
-        RunOrder { run, policy_digest: policy.digest.clone(), admitted, keep_background: request.keep_background };
+    let order = RunOrder {
+        run,
+        policy_digest: policy.digest.clone(),
+        admitted,
+        keep_background: request.keep_background,
+        open_input: false,
+    };
     let on_disconnect = request.on_disconnect.unwrap_or(OnDisconnect::Kill);
     Ok(Prepared { order, policy, row, encoding: request.encoding, on_disconnect })
+}
+
+impl Prepared {
+    /// Standard input stays open for what is sent later, unless the request has said all of it.
+    pub(crate) fn with_open_input(mut self) -> Self {
+        self.order.open_input = self.order.admitted.stdin().is_none();
+        self
+    }
 }
 
 /// A run that has not ended, as far as this daemon knows.

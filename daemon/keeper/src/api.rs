@@ -55,6 +55,8 @@ pub enum Request {
     Watch { run: RunId },
     /// Answered by `Done`; the run ends as `cancelled`.
     Kill { run: RunId, cause: KillCause },
+    /// Bytes (base64) for its standard input, and then the end of it; answered by `Taken`.
+    Input { run: RunId, bytes: String, eof: bool },
     /// Signal (number) to the command and all it started; answered by `Done`.
     Signal { run: RunId, signal: i32 },
     /// Answered by `Runs`: those not yet ended.
@@ -78,6 +80,9 @@ pub struct RunOrder {
     pub policy_digest: String,
     pub admitted: Admitted,
     pub keep_background: bool,
+    /// Standard input stays open for `Input`; else it is what the order has, or empty.
+    #[serde(default)]
+    pub open_input: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -98,6 +103,10 @@ pub enum Reply {
     NeedPolicy,
     Runs {
         runs: Vec<RunId>,
+    },
+    /// So many bytes; less than were sent when the command did not read.
+    Taken {
+        bytes: u64,
     },
     Done,
     /// Nothing was started, or the run is not known.

@@ -21,6 +21,8 @@ mod tests;
 use crate::api::{KillCause, Reply, Request, RunOrder};
 use crate::frame::{Connection, Frame, FrameError};
 use crate::socket;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use sandbox_policy::Policy;
 use sandbox_wire::{Code, Problem, RunId, Truncated, event::RunOutcome};
@@ -111,6 +113,15 @@ impl Keeper {
 
     pub async fn signal(&self, run: &RunId, signal: i32) -> Result<(), KeeperError> {
         self.done(&Request::Signal { run: run.clone(), signal }).await
+    }
+
+    /// Sends bytes to a run's standard input, then closes it if `eof` is set. How many were taken.
+    pub async fn input(&self, run: &RunId, bytes: &[u8], eof: bool) -> Result<u64, KeeperError> {
+        let request = Request::Input { run: run.clone(), bytes: STANDARD.encode(bytes), eof };
+        match self.call(&request).await? {
+            (Reply::Taken { bytes }, _) => Ok(bytes),
+            (reply, _) => Err(unexpected(&reply)),
+        }
     }
 
     /// Runs that have not ended.

@@ -11,6 +11,7 @@ pub mod disk;
 mod factory;
 pub mod frame;
 pub mod home;
+mod input;
 pub mod journal;
 mod monitor;
 mod mounts;

@@ -4,9 +4,10 @@
 //! first order for its policy comes, and again when it has died or a denied path came or went.
 
 use crate::api::{KeeperSpec, KillCause, RunOrder};
+use crate::input::Input;
 use crate::journal::{Spare, StartRecord, Writer};
 use crate::pool::Sandbox;
-use crate::run::{Ask, Cause, attend, begin, run_plan};
+use crate::run::{Ask, Begun, Cause, attend, begin, run_plan};
 use crate::slot::Slot;
 use crate::spawn::Program;
 use crate::{factory, monitor, selftest, view};
@@ -55,6 +56,7 @@ pub struct Done {
 #[derive(Debug, Clone)]
 pub struct Live {
     asks: mpsc::Sender<Ask>,
+    pub input: Arc<Input>,
     pub grown: watch::Receiver<u64>,
     pub done: watch::Receiver<Option<Arc<Done>>>,
 }
@@ -178,12 +180,12 @@ impl Project {
         let _busy = self.busy();
         let sandbox = self.sandbox(&order.policy_digest).await?;
         let words = run_plan(&order, &sandbox.environment);
-        let (mut slot, begun) = self.dispatch(&sandbox, &order, &words).await?;
+        let (mut slot, Begun { at: begun, input }) = self.dispatch(&sandbox, &order, &words).await?;
 
         let (asks, mut asked) = mpsc::channel(ASKS);
         let (grown, grows) = watch::channel(0);
         let (done, is_done) = watch::channel(None);
-        let live = Live { asks: asks.clone(), grown: grows, done: is_done };
+        let live = Live { asks: asks.clone(), input: Arc::new(input), grown: grows, done: is_done };
         lock(&self.runs).insert(order.run.clone(), live);
         let registered = Registered { project: &self, run: &order.run };
         // Until then the init needs this very processor more than the journal does. One that does not
@@ -247,7 +249,7 @@ impl Project {
         sandbox: &Arc<Sandbox>,
         order: &RunOrder,
         words: &sandbox_launch::plan::RunPlan,
-    ) -> Result<(Slot, Instant), Box<Problem>> {
+    ) -> Result<(Slot, Begun), Box<Problem>> {
         for _ in 0..ATTEMPTS {
             let slot = sandbox.take().await.map_err(|error| internal(&error))?;
             match begin(&slot, order, words, sandbox.owner()) {

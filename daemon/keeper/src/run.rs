@@ -5,6 +5,7 @@
 //! and starts with the order.
 
 use crate::api::RunOrder;
+use crate::input::Input;
 use crate::journal::{Chunker, HeadTail, Writer};
 use crate::slot::{End, Slot, input_pipe};
 use sandbox_launch::plan::RunPlan;
@@ -158,18 +159,27 @@ pub(crate) fn run_plan(order: &RunOrder, environment: &BTreeMap<String, String>)
     RunPlan { argv: order.admitted.argv().to_vec(), env, cwd: order.admitted.cwd().to_owned() }
 }
 
+/// A run that has its order.
+pub(crate) struct Begun {
+    pub at: Instant,
+    pub input: Input,
+}
+
 /// Sends the order. An init that died while it waited answers `BrokenPipe`: take another.
-pub(crate) fn begin(slot: &Slot, order: &RunOrder, plan: &RunPlan, owner: Option<u32>) -> io::Result<Instant> {
-    match order.admitted.stdin() {
-        None => slot.order(plan.clone(), None)?,
-        Some(bytes) => {
-            let (sender, theirs) = input_pipe(owner)?;
-            slot.order(plan.clone(), Some(&theirs))?;
-            drop(theirs);
-            tokio::spawn(feed(sender, bytes.to_vec()));
+pub(crate) fn begin(slot: &Slot, order: &RunOrder, plan: &RunPlan, owner: Option<u32>) -> io::Result<Begun> {
+    let given = order.admitted.stdin();
+    let mut open = None;
+    if given.is_none() && !order.open_input {
+        slot.order(plan.clone(), None)?;
+    } else {
+        let (sender, theirs) = input_pipe(owner)?;
+        slot.order(plan.clone(), Some(&theirs))?;
+        match given {
+            Some(bytes) => drop(tokio::spawn(feed(sender, bytes.to_vec()))),
+            None => open = Some(sender),
         }
     }
-    Ok(Instant::now())
+    Ok(Begun { at: Instant::now(), input: Input::new(open) })
 }
 
 /// Writes standard input. Ends with the run at the latest, because then nobody reads.

@@ -7,6 +7,8 @@ use crate::frame::{Connection, FrameError};
 use crate::journal;
 use crate::project::{Answer, Done, Project};
 use crate::run::Ask;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sandbox_wire::{Code, Problem, RunId, Truncated};
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -77,6 +79,10 @@ async fn converse(
             }
             Request::Signal { run, signal } => {
                 let reply = if project.ask(&run, Ask::Signal(signal)).await { Reply::Done } else { unknown(&run) };
+                connection.send(&reply, &[]).await?;
+            }
+            Request::Input { run, bytes, eof } => {
+                let reply = input(project, &run, &bytes, eof).await;
                 connection.send(&reply, &[]).await?;
             }
             Request::List => connection.send(&Reply::Runs { runs: project.running() }, &[]).await?,
@@ -168,6 +174,21 @@ async fn answer(connection: &mut Connection, answer: Answer) -> Result<(), Frame
             connection.send(&reply, &[&done.stdout, &done.stderr]).await
         }
         Err(problem) => connection.send(&Reply::Refused(problem), &[]).await,
+    }
+}
+
+async fn input(project: &Project, run: &RunId, bytes: &str, eof: bool) -> Reply {
+    let Some(live) = project.live(run) else { return unknown(run) };
+    let Ok(bytes) = STANDARD.decode(bytes) else {
+        return Reply::Refused(Box::new(Problem::new(Code::InvalidRequest, "the input is not base64")));
+    };
+    match live.input.write(&bytes, eof).await {
+        Ok(taken) => Reply::Taken { bytes: taken as u64 },
+        Err(error) => {
+            tracing::debug!(%run, %error, "input nobody reads");
+            let problem = Problem::new(Code::InputClosed, format!("the standard input of {run} is closed"));
+            Reply::Refused(Box::new(problem.with("run_id", run.as_str())))
+        }
     }
 }
 

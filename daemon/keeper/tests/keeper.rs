@@ -46,6 +46,7 @@ impl Kept {
             policy_digest: self.policy.digest(),
             admitted: admit(&self.policy, RunSpec::shell(line)).expect("admitted"),
             keep_background: false,
+            open_input: false,
         }
     }
 

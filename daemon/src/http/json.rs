@@ -46,9 +46,25 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
                 return Err(problem.next("send the header Content-Type: application/json").into());
             }
         }
-        let bytes = tokio::time::timeout(BODY_TIME, read(&parts.headers, body)).await.map_err(|_| stalled())??;
-        Ok(Self(parse(&bytes)?))
+        Ok(Self(parse(&whole(&parts.headers, body).await?)?))
     }
+}
+
+/// A body of bytes, whatever they are said to be.
+#[derive(Debug)]
+pub(crate) struct Raw(pub(crate) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Raw {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Failure> {
+        let (parts, body) = request.into_parts();
+        Ok(Self(whole(&parts.headers, body).await?))
+    }
+}
+
+async fn whole(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    tokio::time::timeout(BODY_TIME, read(headers, body)).await.map_err(|_| stalled())?
 }
 
 impl<T: Serialize> IntoResponse for Json<T> {

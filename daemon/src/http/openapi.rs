@@ -83,6 +83,8 @@ pub(crate) fn routes() -> Router<Shared> {
         .routes(routes!(runs::start, runs::list))
         .routes(routes!(runs::show, runs::kill))
         .routes(routes!(runs::signal))
+        .routes(routes!(runs::input))
+        .routes(routes!(runs::eof))
         .routes(routes!(deploys::create, deploys::list))
         .routes(routes!(deploys::files))
         .routes(routes!(output::read))

@@ -46,7 +46,9 @@ pub(crate) fn status(code: Code) -> StatusCode {
         Code::NotFound | Code::ProjectNotFound | Code::RunNotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-        Code::IdempotencyConflict | Code::ProjectBusy | Code::RunEnded | Code::NameTaken => StatusCode::CONFLICT,
+        Code::IdempotencyConflict | Code::ProjectBusy | Code::RunEnded | Code::InputClosed | Code::NameTaken => {
+            StatusCode::CONFLICT
+        }
         Code::OutputExpired => StatusCode::GONE,
         Code::BodyTooLarge | Code::CommandTooLong => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

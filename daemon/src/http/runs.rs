@@ -4,7 +4,7 @@ use super::Shared;
 use super::accept::{Form, form};
 use super::at::{AtProject, AtRun};
 use super::events;
-use super::json::{Json, Params, with_status};
+use super::json::{Json, Params, Raw, with_status};
 use super::openapi::Problems;
 use super::problem::Failure;
 use crate::service::{Key, ListRuns, Started};
@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use sandbox_wire::run::RunList;
+use sandbox_wire::run::{InputTaken, RunList};
 use sandbox_wire::{
     Code, Encoding, OnDisconnect, Problem, RunId, RunRequest, RunResult, RunState, RunSummary, Signal, SignalRequest,
 };
@@ -69,7 +69,7 @@ pub(crate) async fn start(
 ) -> Result<Response, Failure> {
     let entry = service.project_to_run(&caller, &name)?;
     let key = Key::of(&request)?;
-    let mut prepared = service.prepare(&caller, &entry, request)?;
+    let mut prepared = service.prepare(&caller, &entry, request)?.with_open_input();
     prepared.on_disconnect = OnDisconnect::Keep;
     Ok(match service.start(&entry, key, prepared).await? {
         Started::Now(summary) => with_status(StatusCode::ACCEPTED, summary),
@@ -160,6 +160,35 @@ pub(crate) async fn signal(
             .with("field", "signal")
     })?;
     Ok(Json(service.signal_run(&entry, &at.run, number).await?))
+}
+
+/// Send bytes to a run's standard input
+///
+/// For a run that was started by `…/runs` without `stdin`. Waits until the command has read enough of what was sent
+/// before; `taken` is less than was sent when it does not read for ten seconds.
+#[utoipa::path(post, path = "/projects/{id}/runs/{run}/input", tag = "runs", operation_id = "send_input",
+    params(("id" = String, Path, description = "UUID or url_id"), ("run" = String, Path, description = "run_…")),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, description = "How much of it was taken", body = InputTaken), Problems))]
+pub(crate) async fn input(
+    State(service): State<Shared>,
+    caller: Caller,
+    at: AtRun,
+    Raw(bytes): Raw,
+) -> Result<Json<InputTaken>, Failure> {
+    let entry = service.project_to_run(&caller, &at.project)?;
+    let taken = service.input(&entry, &at.run, &bytes, false).await?;
+    Ok(Json(InputTaken { taken }))
+}
+
+/// Close a run's standard input
+#[utoipa::path(post, path = "/projects/{id}/runs/{run}/eof", tag = "runs", operation_id = "end_input",
+    params(("id" = String, Path, description = "UUID or url_id"), ("run" = String, Path, description = "run_…")),
+    responses((status = 200, description = "It has ended", body = InputTaken), Problems))]
+pub(crate) async fn eof(State(service): State<Shared>, caller: Caller, at: AtRun) -> Result<Json<InputTaken>, Failure> {
+    let entry = service.project_to_run(&caller, &at.project)?;
+    let taken = service.input(&entry, &at.run, &[], true).await?;
+    Ok(Json(InputTaken { taken }))
 }
 
 fn number_of(signal: &Signal) -> Option<i32> {

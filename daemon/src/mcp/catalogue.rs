@@ -8,6 +8,7 @@ static ALL: LazyLock<Vec<Listed>> = LazyLock::new(|| {
     let ours = [
         listed::<runs::RunCommand>("run"),
         listed::<runs::RunOutput>("run"),
+        listed::<runs::RunInput>("run"),
         listed::<runs::RunKill>("run"),
         listed::<runs::RunList>("run"),
         listed::<files::ReadFile>("files"),

@@ -8,6 +8,8 @@ use crate::projects::Entry;
 use crate::runs::Prepared;
 use crate::service::{Error, ListRuns};
 use crate::tail::{Tail, status_after};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sandbox_keeper::journal::Select;
 use sandbox_wire::{Code, Command, OnDisconnect, Problem, RunId, RunRequest, RunResult, RunState};
 use schemars::JsonSchema;
@@ -19,6 +21,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Many clients give up after a minute; until then there has to be an answer.
 const PATIENCE: Duration = Duration::from_secs(50);
+/// For an answer to a command that waits for input sooner or later.
+const INTERACTIVE_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_OUTPUT_BYTES: usize = 4 * HALF_BYTES;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -36,6 +40,14 @@ pub(crate) struct RunCommandInput {
     /// Milliseconds after which it is killed with everything it started: 1 to 300000, 120000 when absent.
     #[schemars(range(min = 1, max = 300_000))]
     timeout_ms: Option<i64>,
+    /// Keep standard input open, so that run_input can write to it: for a command that asks questions, or a prompt such
+    /// as `python3 -i`. Without it, input is empty. It answers after wait_ms at the latest.
+    #[serde(default)]
+    interactive: bool,
+    /// Milliseconds after which it answers although the command goes on: 0 to 50000. When absent 50000, or 1000 when
+    /// interactive.
+    #[schemars(range(min = 0, max = 50_000))]
+    wait_ms: Option<u64>,
 }
 
 pub(crate) struct RunCommand;
@@ -48,7 +60,8 @@ impl Tool for RunCommand {
         written; a command that fails is an answer, not an error. Files outside of the project cannot be changed, and the \
         project's policy says what network there is. Long output is shortened in the middle. Processes that it leaves in \
         the background are killed when it ends. A command that takes longer than 50 seconds answers `status: running` \
-        with a run_id, unless the client listens to progress: go on with run_output, or end it with run_kill. \
+        with a run_id, unless the client listens to progress: go on with run_output and run_input, or end it with \
+        run_kill. \
         Example: {\"project_id\": \"demo\", \"command\": \"npm ci && npm test\", \"timeout_ms\": 300000}";
     const EFFECT: Effect = Effect::Anything;
     type Input = RunCommandInput;
@@ -59,8 +72,18 @@ impl Tool for RunCommand {
 
     async fn call(call: Call, input: RunCommandInput) -> Result<Answer, Error> {
         let entry = call.project_to_run(&input.project_id)?;
-        let RunCommandInput { command, cwd, timeout_ms, .. } = input;
-        run(&call, &entry, request(Command::Shell(command), cwd, timeout_ms)).await
+        let RunCommandInput { command, cwd, timeout_ms, interactive, wait_ms, .. } = input;
+        let mut prepared =
+            call.service.prepare(&call.caller, &entry, request(Command::Shell(command), cwd, timeout_ms))?;
+        if interactive {
+            prepared = prepared.with_open_input();
+        }
+        let patience = match (wait_ms, interactive) {
+            (Some(wait), _) => Some(Duration::from_millis(wait).min(PATIENCE)),
+            (None, true) => Some(INTERACTIVE_PATIENCE),
+            (None, false) => None,
+        };
+        run(&call, &entry, prepared, patience).await
     }
 }
 
@@ -69,19 +92,25 @@ pub(crate) fn request(command: Command, cwd: Option<String>, timeout_ms: Option<
 }
 
 /// Runs to the end, or for as long as the client waits. Whoever gives the call up ends the run.
-async fn run(call: &Call, entry: &Arc<Entry>, request: RunRequest) -> Result<Answer, Error> {
-    let prepared = call.service.prepare(&call.caller, entry, request)?;
+async fn run(call: &Call, entry: &Arc<Entry>, prepared: Prepared, patience: Option<Duration>) -> Result<Answer, Error> {
     let id = prepared.order.run.clone();
-    Ok(match call.unless_cancelled(finish(call, entry, prepared)).await? {
+    Ok(match call.unless_cancelled(finish(call, entry, prepared, patience)).await? {
         Some(result) => answer::of_run(&result),
         None => still_running(&id, RunState::Running),
     })
 }
 
-/// The result; none when the run goes on in the background.
-pub(crate) async fn finish(call: &Call, entry: &Arc<Entry>, prepared: Prepared) -> Result<Option<RunResult>, Error> {
+/// The result; none when the run goes on in the background. Without `patience` a client that listens to progress waits
+/// for the end, and another one until it would give up.
+pub(crate) async fn finish(
+    call: &Call,
+    entry: &Arc<Entry>,
+    prepared: Prepared,
+    patience: Option<Duration>,
+) -> Result<Option<RunResult>, Error> {
     let service = &call.service;
-    if let Some(token) = call.context.meta.get_progress_token() {
+    let listens = call.context.meta.get_progress_token().filter(|_| patience.is_none());
+    if let Some(token) = listens {
         let run = service.start_run(entry, prepared).await?.id;
         let mut given_up = KillOnDrop::new(service, entry, &run);
         live::follow(call, entry, &run, token).await?;
@@ -93,7 +122,7 @@ pub(crate) async fn finish(call: &Call, entry: &Arc<Entry>, prepared: Prepared) 
         let (service, entry) = (Arc::clone(service), Arc::clone(entry));
         AbortOnDropHandle::new(tokio::spawn(async move { service.run_briefly(&entry, prepared, HALF_BYTES).await }))
     };
-    match tokio::time::timeout(PATIENCE, &mut task).await {
+    match tokio::time::timeout(patience.unwrap_or(PATIENCE), &mut task).await {
         Ok(done) => done.map_err(Error::internal)?.map(Some),
         Err(_) => {
             drop(task.detach());
@@ -105,7 +134,8 @@ pub(crate) async fn finish(call: &Call, entry: &Arc<Entry>, prepared: Prepared) 
 fn still_running(run: &RunId, status: RunState) -> Answer {
     let text = format!(
         "status: {}\nrun_id: {run}\n\nIt goes on in the background. run_output {{\"run_id\": \"{run}\", \"after\": 0, \
-         \"wait_ms\": 45000}} reads what it writes; run_kill {{\"run_id\": \"{run}\"}} ends it.",
+         \"wait_ms\": 45000}} reads what it writes; run_kill {{\"run_id\": \"{run}\"}} ends it; run_input writes to it, if \
+         it was started as interactive.",
         status.name()
     );
     Answer::new(text, &json!({ "run_id": run, "status": status }))
@@ -195,6 +225,72 @@ impl Tool for RunOutput {
             "exit_code": exit_code
         });
         Ok(Answer::new(text, &data))
+    }
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct RunInputInput {
+    /// The run, as run_command or run_list named it.
+    run_id: String,
+    /// What is written; a line ends with \n. Nothing when absent.
+    #[serde(default)]
+    text: String,
+    /// `base64` for bytes that are no text.
+    #[serde(default)]
+    encoding: TextEncoding,
+    /// Close the input after it: the command sees the end of its input.
+    #[serde(default)]
+    eof: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[schemars(inline)]
+enum TextEncoding {
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+pub(crate) struct RunInput;
+
+impl Tool for RunInput {
+    const NAME: &'static str = "run_input";
+    const TITLE: &'static str = "Write to a run";
+    const DESCRIPTION: &'static str = "Writes to the standard input of a run that run_command started with \
+        \"interactive\": true, or that was started in the background: answers to its questions, lines for a prompt. \
+        Answers with `taken`, the bytes that the command's pipe has taken; less than were sent when it does not read for \
+        ten seconds. Then read with run_output what it writes. \
+        Example: {\"run_id\": \"run_01J…\", \"text\": \"yes\\n\"}";
+    const EFFECT: Effect = Effect::Anything;
+    type Input = RunInputInput;
+
+    fn output() -> Value {
+        json!({
+            "type": "object",
+            "properties": {"run_id": {"type": "string"}, "taken": {"type": "integer"}},
+            "required": ["run_id", "taken"]
+        })
+    }
+
+    async fn call(call: Call, input: RunInputInput) -> Result<Answer, Error> {
+        let (entry, run) = run_of(&call, &input.run_id).await?;
+        let bytes = match input.encoding {
+            TextEncoding::Utf8 => input.text.into_bytes(),
+            TextEncoding::Base64 => STANDARD.decode(&input.text).map_err(|error| {
+                Problem::new(Code::InvalidRequest, format!("text is not base64: {error}")).with("field", "text")
+            })?,
+        };
+        let sent = call.service.input(&entry, &run, &bytes, input.eof);
+        let taken = call.unless_cancelled(sent).await?;
+        let text = match usize::try_from(taken) {
+            Ok(all) if all == bytes.len() => format!("{taken} bytes were taken."),
+            _ => format!("Only {taken} of {} bytes were taken: the command does not read.", bytes.len()),
+        };
+        Ok(Answer::new(text, &json!({"run_id": run, "taken": taken})))
     }
 }
 

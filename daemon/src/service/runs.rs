@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// How long a kill is waited for before the answer says that the run is still running.
 const KILL_TIME: Duration = Duration::from_secs(3);
+/// Of a run's input, in one message to the keeper.
+const INPUT_BYTES: usize = 1 << 20;
 const MAX_PAGE: u32 = 200;
 const MAX_KEY_BYTES: usize = 200;
 
@@ -245,16 +247,51 @@ impl Service {
     }
 
     pub(crate) async fn signal_run(&self, entry: &Entry, run: &RunId, signal: i32) -> Result<RunSummary, Error> {
-        let row = self.run_row(entry, run).await?;
-        let ended = || Problem::new(Code::RunEnded, format!("the run {run} has ended")).with("run_id", run.as_str());
-        if row.status.is_final() {
-            return Err(ended().into());
-        }
+        let row = self.running_row(entry, run).await?;
         match entry.keeper.signal(run, signal).await {
             Ok(()) => Ok(row.summary()),
-            Err(KeeperError::Absent(_) | KeeperError::Refused(_)) => Err(ended().into()),
-            Err(KeeperError::Broken(source)) => Err(KeepersError::Broken(source).into()),
+            Err(error) => Err(no_answer(run, error)),
         }
+    }
+
+    /// Sends bytes to the standard input of a run that was started with an open one; then, if `eof` is set and all of
+    /// them were taken, the end. How many were taken: less than there are when the command does not read.
+    pub(crate) async fn input(&self, entry: &Entry, run: &RunId, bytes: &[u8], eof: bool) -> Result<u64, Error> {
+        self.running_row(entry, run).await?;
+        let mut pieces = bytes.chunks(INPUT_BYTES).peekable();
+        let mut taken = 0;
+        loop {
+            let piece = pieces.next().unwrap_or_default();
+            let last = pieces.peek().is_none();
+            let sent = entry.keeper.input(run, piece, eof && last).await;
+            let sent = sent.map_err(|error| no_answer(run, error))?;
+            taken += sent;
+            if last || sent < piece.len() as u64 {
+                return Ok(taken);
+            }
+        }
+    }
+
+    async fn running_row(&self, entry: &Entry, run: &RunId) -> Result<RunRow, Error> {
+        match self.run_row(entry, run).await? {
+            row if row.status.is_final() => Err(run_ended(run).into()),
+            row => Ok(row),
+        }
+    }
+}
+
+fn run_ended(run: &RunId) -> Problem {
+    Problem::new(Code::RunEnded, format!("the run {run} has ended")).with("run_id", run.as_str())
+}
+
+/// Why the keeper did not do something to a run that was going on a moment ago.
+fn no_answer(run: &RunId, error: KeeperError) -> Error {
+    match error {
+        KeeperError::Refused(problem) if problem.code == Code::InputClosed => (*problem)
+            .next("start the run with an open input: in the background and without stdin, or interactive")
+            .into(),
+        KeeperError::Absent(_) | KeeperError::Refused(_) => run_ended(run).into(),
+        KeeperError::Broken(source) => KeepersError::Broken(source).into(),
     }
 }
 

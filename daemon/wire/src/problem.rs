@@ -94,6 +94,8 @@ pub enum Code {
     ProjectBusy,
     /// The run has ended, so it cannot be signalled.
     RunEnded,
+    /// The run was started without an open standard input, or that has been ended.
+    InputClosed,
     NameTaken,
     OutputExpired,
     BodyTooLarge,

@@ -22,7 +22,7 @@ pub struct RunRequest {
     /// Added to the policy's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// Text for standard input; without it, input is empty.
+    /// All of standard input, as text. Without it, input is empty; of `…/runs` it stays open for `…/input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// How `stdin` is written: `base64` for input that is not UTF-8.
@@ -287,6 +287,13 @@ pub struct RunList {
 #[serde(deny_unknown_fields)]
 pub struct SignalRequest {
     pub signal: Signal,
+}
+
+/// Answer of `POST …/runs/{run}/input` and `/eof`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InputTaken {
+    /// Bytes that are in the command's hands or its pipe; send the others again.
+    pub taken: u64,
 }
 
 /// A signal by name (`SIGTERM`, `TERM`) or by number.

@@ -13,7 +13,13 @@ fn policy() -> Arc<Policy> {
 fn order() -> RunOrder {
     let policy = policy();
     let admitted = admit(&policy, RunSpec::shell("echo hi")).unwrap();
-    RunOrder { run: RunId::generate(), policy_digest: policy.digest(), admitted, keep_background: false }
+    RunOrder {
+        run: RunId::generate(),
+        policy_digest: policy.digest(),
+        admitted,
+        keep_background: false,
+        open_input: false,
+    }
 }
 
 fn ended(run: &RunId) -> Reply {
