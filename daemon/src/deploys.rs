@@ -8,9 +8,9 @@ use run402::account::{self, Account};
 use run402::deploy::spec::Manifest;
 use run402::deploy::walk::Root;
 use run402::deploy::{AllowWarnings, Deploy, Digest, Event, Observer, Options, Progress, Released};
-use run402::environment::{Base, Settings};
+use run402::environment::{Base, Environment, Settings};
 use run402::error::Error;
-use run402::tools::Tool;
+use run402::tools::{self, Context, Files, Tool};
 use sandbox_wire::deploy::{DeployPhase, DeployProgress};
 use sandbox_wire::{Code, Problem, ProjectId};
 use serde_json::{Map, Value};
@@ -104,17 +104,31 @@ pub(crate) fn settings(state: &Path) -> Result<Settings, Problem> {
     account::settings(&state.join("run402")).map_err(invalid)
 }
 
-impl Target {
-    /// Blocking: reads files. `embedded` is where the embedded gateway is, when none is named.
-    pub(crate) fn open(state: &Path, settings: Settings, embedded: Option<&Base>) -> Result<Self, Problem> {
+/// The gateway, and where wallet and keys are, which there need not be yet.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) environment: Environment,
+    is_embedded: bool,
+}
+
+impl Gateway {
+    /// `embedded` is where the embedded gateway is, when none is named.
+    pub(crate) fn new(settings: Settings, embedded: Option<&Base>) -> Result<Self, Problem> {
         let base = settings.deploy_base().or(embedded).cloned();
         let base = base.ok_or_else(|| invalid("no gateway is named"))?;
-        let name = match embedded {
+        Ok(Self { environment: settings.with_default(&base), is_embedded: embedded.is_some() })
+    }
+}
+
+impl Target {
+    /// Blocking: reads files.
+    pub(crate) fn open(state: &Path, gateway: &Gateway) -> Result<Self, Problem> {
+        let name = match gateway.is_embedded {
             // Its address may change, what it has does not.
-            Some(_) => "embedded".to_owned(),
-            None => Digest::of(base.as_str().as_bytes()).to_string()[..16].to_owned(),
+            true => "embedded".to_owned(),
+            false => Digest::of(gateway.environment.deploy_base.as_str().as_bytes()).to_string()[..16].to_owned(),
         };
-        let account = Account::open(&settings.with_default(&base)).map_err(|error| refused(&error))?;
+        let account = Account::open(&gateway.environment).map_err(|error| refused(&error))?;
         for warning in &account.warnings {
             tracing::warn!(warning, "the gateway's settings");
         }
@@ -174,9 +188,11 @@ impl Target {
         tool: &Tool,
         arguments: &Map<String, Value>,
         project: Option<ProjectId>,
+        files: &dyn Files,
     ) -> Result<Value, Error> {
         let linked = project.and_then(|project| self.linked(project));
-        run402::tools::call(tool, &self.account, arguments, linked.as_deref()).await
+        let context = Context { account: &self.account, project: linked.as_deref(), files };
+        tools::call(tool, context, arguments).await
     }
 
     pub(crate) async fn list(&self, project: &str) -> Result<Vec<Value>, Problem> {

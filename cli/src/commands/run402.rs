@@ -5,7 +5,7 @@ use crate::deployment::target::Target;
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::render;
-use ::run402::tools::{self, Tool};
+use ::run402::tools::{self, Context, LocalFiles, Tool};
 use sandbox_wire::{Code, Problem};
 use serde_json::{Map, Value, json};
 use std::io::Read;
@@ -29,8 +29,12 @@ pub(crate) async fn run402(globals: &Globals, args: ToolArgs) -> Result<u8, Fail
     let arguments = arguments(args.input.as_deref())?;
     let mut interrupts = Interrupts::listen();
     let called = async {
+        if tool.is_local() {
+            return Ok::<_, Failure>(tools::call_local(tool, &Target::environment(globals)?, &arguments).await?);
+        }
         let target = Target::open(globals)?;
-        Ok::<_, Failure>(tools::call(tool, &target.account, &arguments, None).await?)
+        let context = Context { account: &target.account, project: None, files: &LocalFiles };
+        Ok(tools::call(tool, context, &arguments).await?)
     };
     tokio::select! {
         answer = called => render::json(&answer?),

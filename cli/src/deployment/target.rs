@@ -10,7 +10,7 @@ use crate::gateway;
 use crate::state::StateDir;
 use run402::account::{self, Account};
 use run402::deploy::Digest;
-use run402::environment::{Base, BaseError, Settings};
+use run402::environment::{Base, BaseError, Environment, Settings};
 use sandbox_wire::{Code, Problem};
 use std::fs;
 use std::io;
@@ -28,17 +28,23 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn open(globals: &Globals) -> Result<Self, Failure> {
         let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
-        let settings = settings(&state)?;
-        let is_embedded = settings.deploy_base().is_none();
-        let base = match settings.deploy_base() {
-            Some(base) => base.clone(),
-            None => parse(&gateway::ensure(&state)?)?,
-        };
-        let account = Account::open(&settings.with_default(&base))?;
+        let is_embedded = settings(&state)?.deploy_base().is_none();
+        let account = Account::open(&Self::environment(globals)?)?;
         for warning in &account.warnings {
             eprintln!("sandboxctl: {warning}");
         }
         Ok(Self { account, is_embedded, state: state.path().to_owned() })
+    }
+
+    /// The gateway, started where none is named, and where wallet and keys are.
+    pub(crate) fn environment(globals: &Globals) -> Result<Environment, Failure> {
+        let state = StateDir::open(globals.state.as_deref()).map_err(crate::daemon::StartError::from)?;
+        let settings = settings(&state)?;
+        let base = match settings.deploy_base() {
+            Some(base) => base.clone(),
+            None => parse(&gateway::ensure(&state)?)?,
+        };
+        Ok(settings.with_default(&base))
     }
 
     /// Makes a wallet when there is none.

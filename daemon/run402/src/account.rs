@@ -51,6 +51,7 @@ pub fn wallet(environment: &Environment, may_make: bool) -> Result<Wallet, Error
 pub struct Account {
     pub client: Client,
     pub keys: KeyCache,
+    pub environment: Environment,
     is_local: bool,
     /// A job of CI without a wallet: its identity becomes a session, project by project.
     runner: Option<Runner>,
@@ -81,7 +82,7 @@ impl Account {
         };
         let keys = KeyCache::new(environment, base, address.as_deref());
         let client = Client::new(base.as_str(), identity, Arc::new(keys.clone()))?;
-        Ok(Self { client, keys, is_local, runner, warnings })
+        Ok(Self { client, keys, environment: environment.clone(), is_local, runner, warnings })
     }
 
     /// In a job of CI: makes the calls that follow as a session for one project. Otherwise nothing.

@@ -94,6 +94,8 @@ pub enum Auth<'a> {
     AnonPair(&'a str),
     /// `apikey: <anon key>` and the service key as bearer.
     AnonService(&'a str),
+    /// `apikey: <anon key>` and the session of a user of the project's app as bearer.
+    AnonUser(&'a str, &'a str),
 }
 
 /// What was answered with 2xx.
@@ -266,6 +268,10 @@ impl Client {
                 let keys = self.keys(project)?;
                 headers.insert(API_KEY, secret_header(keys.anon.reveal())?);
                 headers.insert(reqwest::header::AUTHORIZATION, bearer(&keys.service)?);
+            }
+            Auth::AnonUser(project, session) => {
+                headers.insert(API_KEY, secret_header(self.keys(project)?.anon.reveal())?);
+                headers.insert(reqwest::header::AUTHORIZATION, bearer(&Secret::new(session))?);
             }
             Auth::Anon(project) => {
                 if let Some(keys) = self.keys.keys(project)? {

@@ -3,6 +3,7 @@
 use super::answer::{Answer, HALF_BYTES};
 use super::tool::{Action, Call, Effect, Listed, object};
 use crate::deploys;
+use crate::projects::Entry;
 use crate::service::Error;
 use rmcp::model::JsonObject;
 use run402::error::Kind;
@@ -11,11 +12,15 @@ use sandbox_wire::{Code, Problem};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// The parameter that names whose files are meant.
+const SANDBOX: &str = "sandbox_project";
+pub(crate) const LIST_PROJECTS: &str = "list_projects";
 /// Of an answer, as text and as data.
 const MAX_BYTES: usize = 4 * HALF_BYTES;
 
 pub(crate) fn listed() -> impl Iterator<Item = Listed> {
-    tools::all().iter().map(|tool| {
+    // Our own tool of that name asks for both.
+    tools::all().iter().filter(|tool| tool.name != LIST_PROJECTS).map(|tool| {
         let effect = match tool.effect {
             tools::Effect::Reads => Effect::Reads,
             tools::Effect::Adds => Effect::AddsElsewhere,
@@ -23,7 +28,7 @@ pub(crate) fn listed() -> impl Iterator<Item = Listed> {
         };
         let output = json!({"type": "object", "additionalProperties": true});
         let shown =
-            rmcp::model::Tool::new(tool.name.as_str(), description(tool), Arc::new(object(tool.input_schema())))
+            rmcp::model::Tool::new(tool.name.as_str(), description(tool), Arc::new(object(input_schema(tool))))
                 .with_title(tool.title.as_str())
                 .with_raw_output_schema(Arc::new(object(output)))
                 .with_annotations(effect.annotations(&tool.title).open_world(true));
@@ -31,14 +36,32 @@ pub(crate) fn listed() -> impl Iterator<Item = Listed> {
     })
 }
 
+/// Where a tool names files, whose files these are is one parameter more.
+fn input_schema(tool: &Tool) -> Value {
+    let mut schema = tool.input_schema();
+    if tool.files {
+        schema["properties"][SANDBOX] = json!({
+            "type": "string",
+            "description": "The sandbox project in whose folder files are: its id or url_id. The connection's project when absent"
+        });
+    }
+    schema
+}
+
 fn description(tool: &Tool) -> String {
     let example = Value::Object(tool.example.clone());
     format!("{} A tool of the run402 gateway. Example: {example}", tool.about)
 }
 
-pub(crate) async fn call(call: &Call, tool: &Tool, arguments: JsonObject) -> Result<Answer, Error> {
-    let project = call.own_project().map(|entry| entry.id);
-    let asked = async { call.service.call_gateway(&call.caller, tool, &arguments, project).await };
+pub(crate) async fn call(call: &Call, tool: &Tool, mut arguments: JsonObject) -> Result<Answer, Error> {
+    let files = match tool.files {
+        true => files(call, arguments.remove(SANDBOX))?,
+        false => None,
+    };
+    let project = files.clone().or_else(|| call.own_project());
+    let asked = async {
+        call.service.call_gateway(&call.caller, tool, &arguments, project.as_deref(), files).await
+    };
     match call.unless_cancelled(asked).await? {
         Ok(value) => Ok(answer(value)),
         // What it costs is what was to be found out.
@@ -52,6 +75,18 @@ pub(crate) async fn call(call: &Call, tool: &Tool, arguments: JsonObject) -> Res
             Err(problem.next(format!("see the input schema of {}", tool.name)).into())
         }
         Err(error) => Err(deploys::refused(&error).into()),
+    }
+}
+
+/// The project whose files a call means, for a caller who may read and write them.
+fn files(call: &Call, named: Option<Value>) -> Result<Option<Arc<Entry>>, Error> {
+    match named {
+        Some(Value::String(name)) => Ok(Some(call.project_for_files(&name)?)),
+        Some(_) => {
+            Err(Problem::new(Code::InvalidRequest, "sandbox_project has to be a text").with("field", SANDBOX).into())
+        }
+        None if call.default_project.is_some() => Ok(Some(call.project_for_files("")?)),
+        None => Ok(None),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Projects, as agents make and find them.
 
 use super::answer::Answer;
+use super::gateway::LIST_PROJECTS;
 use super::tool::{Call, Effect, Tool};
 use crate::service::{Created, Error};
-use sandbox_wire::Project;
+use sandbox_wire::{Project, Scope};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +48,30 @@ impl Tool for CreateProject {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-pub(crate) struct ListProjectsInput {}
+pub(crate) struct ListProjectsInput {
+    /// Of the gateway's projects only those of this organisation.
+    org_id: Option<String>,
+    /// Of the gateway's projects all that an operator may see.
+    all: Option<bool>,
+    /// Of the gateway's projects at most so many.
+    #[schemars(range(min = 1))]
+    limit: Option<u32>,
+    /// Where the gateway's answer before has ended: its next_cursor.
+    cursor: Option<String>,
+}
+
+impl ListProjectsInput {
+    /// As the gateway's tool of this name takes them.
+    fn arguments(&self) -> Map<String, Value> {
+        let fields = [
+            ("org_id", self.org_id.clone().map(Value::from)),
+            ("all", self.all.map(Value::from)),
+            ("limit", self.limit.map(Value::from)),
+            ("cursor", self.cursor.clone().map(Value::from)),
+        ];
+        fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+}
 
 pub(crate) struct ListProjects;
 
@@ -55,24 +79,52 @@ impl Tool for ListProjects {
     const NAME: &'static str = "list_projects";
     const TITLE: &'static str = "List projects";
     const DESCRIPTION: &'static str = "Lists the projects that this connection may use, oldest first, with id, url_id, name \
-        and policy. Use it to find the project_id that the other tools take. Example: {}";
+        and policy. Use it to find the project_id that the other tools take. Where a run402 gateway is configured, the \
+        projects of its wallet are in `gateway`, in pages; org_id, all, limit and cursor are about those. Example: {}";
     const EFFECT: Effect = Effect::Reads;
     type Input = ListProjectsInput;
 
     fn output() -> Value {
         json!({
             "type": "object",
-            "properties": {"projects": {"type": "array", "items": project_schema()}},
+            "properties": {
+                "projects": {"type": "array", "items": project_schema()},
+                "gateway": {"type": "object", "description": "its projects, has_more and next_cursor; or why they are unavailable"}
+            },
             "required": ["projects"]
         })
     }
 
-    async fn call(call: Call, _input: ListProjectsInput) -> Result<Answer, Error> {
+    async fn call(call: Call, input: ListProjectsInput) -> Result<Answer, Error> {
         let list = call.service.list_projects(&call.caller);
         let lines: Vec<String> = list.projects.iter().map(line).collect();
-        let text = if lines.is_empty() { "no projects; create_project makes one".to_owned() } else { lines.join("\n") };
-        Ok(Answer::new(text, &list))
+        let mut text = if lines.is_empty() { "no projects; create_project makes one".to_owned() } else { lines.join("\n") };
+        let mut data = json!(list);
+        if let Some(gateway) = at_gateway(&call, input.arguments()).await? {
+            text.push_str(&format!("\n\nAt the gateway: {gateway}"));
+            data["gateway"] = gateway;
+        }
+        Ok(Answer::new(text, &data))
     }
+}
+
+/// The gateway's projects, for callers who may use it: when they are asked for, or when a gateway is configured. What it
+/// does not answer does not keep anybody from our own.
+async fn at_gateway(call: &Call, arguments: Map<String, Value>) -> Result<Option<Value>, Error> {
+    let wanted = !arguments.is_empty();
+    let may = call.caller.require_for_all_projects(Scope::Deploy);
+    if !wanted && (may.is_err() || !call.service.has_named_gateway().await.unwrap_or(false)) {
+        return Ok(None);
+    }
+    may?;
+    let tool = run402::tools::named(LIST_PROJECTS).ok_or_else(|| Error::internal("a tool without an entry"))?;
+    let asked = call.unless_cancelled(call.service.call_gateway(&call.caller, tool, &arguments, None, None)).await;
+    let unavailable = |why: String| json!({ "unavailable": why });
+    Ok(Some(match asked {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => unavailable(error.to_string()),
+        Err(error) => unavailable(error.into_problem().to_string()),
+    }))
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -1,17 +1,20 @@
 //! Deploying what is in a workspace.
 
 use super::{Error, Service};
-use crate::deploys::{self, Target, Wanted, Watch};
+use crate::deploys::{self, Gateway, Target, Wanted, Watch};
 use crate::projects::Entry;
 use crate::runs::Prepared;
 use crate::tokens::Caller;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use run402::tools::Tool;
+use bytes::Bytes;
+use run402::deploy::walk::Root;
+use run402::tools::{self, Files, NoFiles, Tool, Written};
+use sandbox_policy::{PROJECT, at_or_below};
 use sandbox_wire::deploy::{BuildRequest, Deploy, DeployList, DeployRequest, FilesDeploy, FilesDeployed};
-use sandbox_wire::{Code, Problem, ProjectId, RunRequest, RunState, Scope};
+use sandbox_wire::{Code, Problem, RunRequest, RunState, Scope};
 use serde_json::{Map, Value, json};
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// What marks a file of `POST …/deploy` that is not text.
@@ -25,7 +28,7 @@ impl Service {
         Ok(entry)
     }
 
-    pub(super) async fn target(&self) -> Result<Target, Error> {
+    async fn gateway(&self) -> Result<Gateway, Error> {
         let state = self.state.clone();
         let settings =
             tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??;
@@ -33,21 +36,42 @@ impl Service {
             Some(_) => None,
             None => Some(self.gateway.base(&self.state).await?),
         };
-        let state = self.state.clone();
-        let open = move || Target::open(&state, settings, embedded.as_ref());
+        Ok(Gateway::new(settings, embedded.as_ref())?)
+    }
+
+    async fn target(&self) -> Result<Target, Error> {
+        let (state, gateway) = (self.state.clone(), self.gateway().await?);
+        let open = move || Target::open(&state, &gateway);
         Ok(tokio::task::spawn_blocking(open).await.map_err(Error::internal)??)
     }
 
+    /// Whether a gateway is named, and not just the embedded one started when it is needed.
+    pub(crate) async fn has_named_gateway(&self) -> Result<bool, Error> {
+        let state = self.state.clone();
+        let settings =
+            tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??;
+        Ok(settings.deploy_base().is_some())
+    }
+
     /// Calls one of the gateway's tools with the daemon's own wallet and keys, which are good for all projects.
+    /// `entry` is whose project there is meant where none is named, and `files` whose files.
     pub(crate) async fn call_gateway(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         tool: &Tool,
         arguments: &Map<String, Value>,
-        project: Option<ProjectId>,
+        entry: Option<&Entry>,
+        files: Option<Arc<Entry>>,
     ) -> Result<Result<Value, run402::error::Error>, Error> {
         caller.require_for_all_projects(Scope::Deploy)?;
-        Ok(self.target().await?.call(tool, arguments, project).await)
+        if tool.is_local() {
+            return Ok(tools::call_local(tool, &self.gateway().await?.environment, arguments).await);
+        }
+        let files: Box<dyn Files> = match files {
+            Some(entry) => Box::new(WorkspaceFiles { service: Arc::clone(self), entry }),
+            None => Box::new(NoFiles),
+        };
+        Ok(self.target().await?.call(tool, arguments, entry.map(|entry| entry.id), &*files).await)
     }
 
     /// Checks all of a request that can be checked before its build has run.
@@ -166,6 +190,51 @@ impl Service {
             files_total: deploy.files_total,
         })
     }
+}
+
+/// A project's files, as the gateway's tools name them.
+#[derive(Debug)]
+struct WorkspaceFiles {
+    service: Arc<Service>,
+    entry: Arc<Entry>,
+}
+
+fn no_file(name: &str, why: impl std::fmt::Display) -> run402::error::Error {
+    run402::error::Error::local("BAD_ARGUMENT", format!("{name}: {why}"))
+}
+
+impl Files for WorkspaceFiles {
+    fn locate(&self, name: &str) -> Result<(Root, PathBuf), run402::error::Error> {
+        let within = beneath(name).ok_or_else(|| no_file(name, "that is outside of the project"))?;
+        if let Some(policy) = &self.entry.record().policy
+            && policy.policy.filesystem().deny.iter().any(|deny| at_or_below(&inside(&within), deny))
+        {
+            return Err(no_file(name, "the policy denies it"));
+        }
+        Ok((Root::open(&workspace(&self.entry))?, within))
+    }
+
+    fn write<'a>(&'a self, name: &'a str, bytes: Bytes) -> Written<'a> {
+        Box::pin(async move {
+            let written = self.service.write_file(&self.entry, name, bytes.to_vec()).await;
+            written.map(drop).map_err(|error| no_file(name, error.into_problem()))
+        })
+    }
+}
+
+/// A name as it is beneath the workspace.
+fn beneath(name: &str) -> Option<PathBuf> {
+    let path = Path::new(name);
+    match path.is_absolute() {
+        true => path.strip_prefix(PROJECT).ok().map(Path::to_owned),
+        false => Some(path.to_owned()),
+    }
+}
+
+/// A place in the workspace as commands see it.
+fn inside(within: &Path) -> String {
+    let plain: PathBuf = within.components().filter(|part| *part != Component::CurDir).collect();
+    Path::new(PROJECT).join(plain).to_string_lossy().trim_end_matches('/').to_owned()
 }
 
 /// A release of a workspace, as far as this daemon checks it.

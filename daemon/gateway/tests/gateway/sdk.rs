@@ -98,7 +98,7 @@ async fn the_vendors_client_leaves_the_same_release_as_ours() {
     std::fs::write(site.path().join("large.bin"), vec![5; 1_500_000]).expect("a file");
     let deploy_ours = async || {
         let root = Root::open(site.path()).expect("a root");
-        run402::api::sites::deploy_dir(
+        run402::api::sites::release_dir(
             &ours.client,
             &ours.project,
             root,
@@ -107,6 +107,7 @@ async fn the_vendors_client_leaves_the_same_release_as_ours() {
             &Silent,
         )
         .await
+        .map(|released| run402::api::sites::DeployedSite::from(&released))
     };
     let first = deploy(home.path(), &server, config.path(), site.path(), &theirs.project).await;
     let ours_first = deploy_ours().await.expect("our deploy");

@@ -2,9 +2,9 @@
 
 use super::{Rest, encoded_path, query};
 use crate::client::{Auth, Client, Reply};
-use crate::deploy::spec::{AssetPut, Assets, ReleaseSpec, Source, Visibility};
+use crate::deploy::spec::{AssetPut, Assets, ExifPolicy, ReleaseSpec, Source, Visibility};
 use crate::deploy::walk::Root;
-use crate::deploy::{Deploy, Observer, Options, Progress, content_type};
+use crate::deploy::{Deploy, Observer, Options, Progress, Released, content_type};
 use crate::error::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,10 +22,11 @@ pub struct NewAsset {
     pub visibility: Visibility,
     pub immutable: bool,
     pub metadata: Option<Value>,
+    pub exif_policy: Option<ExifPolicy>,
 }
 
-/// Puts one asset; the answer is the gateway's reference to it. `root` is where file names start.
-pub async fn put(
+/// Puts one asset. `root` is where file names start.
+pub async fn release(
     client: &Client,
     project: &str,
     asset: NewAsset,
@@ -33,11 +34,10 @@ pub async fn put(
     options: &Options,
     progress: &Arc<Progress>,
     observer: &dyn Observer,
-) -> Result<Value, Error> {
+) -> Result<Released, Error> {
     if matches!(&asset.source, Source::Text { text, .. } if text.len() > MAX_TEXT_BYTES) {
         return Err(Error::local("LOCAL_ERROR", "an asset given as a text has at most 1 MiB; put a file instead"));
     }
-    let key = asset.key.clone();
     let put = AssetPut {
         content_type: Some(asset.content_type.unwrap_or_else(|| content_type::of_asset(&asset.key).to_owned())),
         key: asset.key,
@@ -45,14 +45,18 @@ pub async fn put(
         visibility: Some(asset.visibility),
         immutable: Some(asset.immutable),
         metadata: asset.metadata,
-        exif_policy: None,
+        exif_policy: asset.exif_policy,
     };
     let assets = Assets { put: Some(vec![put]), ..Assets::default() };
     let spec = ReleaseSpec { project: project.to_owned(), assets: Some(assets), ..ReleaseSpec::default() };
-    let released = Deploy::new(spec, root).apply(client, options, progress, observer).await?;
+    Deploy::new(spec, root).apply(client, options, progress, observer).await
+}
+
+/// The gateway's reference to an asset that a release has put; null when it gave none.
+pub fn reference(released: &Released, key: &str) -> Value {
     let entries = released.diff["asset_entries"].as_array();
     let entry = entries.into_iter().flatten().find(|entry| entry["key"] == json!(key));
-    Ok(entry.map(|entry| entry["asset_ref"].clone()).unwrap_or_default())
+    entry.map(|entry| entry["asset_ref"].clone()).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

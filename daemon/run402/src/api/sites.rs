@@ -35,31 +35,28 @@ impl From<&Released> for DeployedSite {
 }
 
 /// Every file of a directory becomes the site.
-pub async fn deploy_dir(
+pub async fn release_dir(
     client: &Client,
     project: &str,
     root: Root,
     options: &Options,
     progress: &Arc<Progress>,
     observer: &dyn Observer,
-) -> Result<DeployedSite, Error> {
-    let files = Files::Directory(Directory::new("."));
-    let spec = site(project, files);
-    let released = Deploy::new(spec, Some(root)).apply(client, options, progress, observer).await?;
-    Ok(DeployedSite::from(&released))
+) -> Result<Released, Error> {
+    let spec = site(project, Files::Directory(Directory::new(".")));
+    Deploy::new(spec, Some(root)).apply(client, options, progress, observer).await
 }
 
 /// The listed files become the site.
-pub async fn deploy(
+pub async fn release(
     client: &Client,
     project: &str,
     files: IndexMap<String, Source>,
     options: &Options,
     observer: &dyn Observer,
-) -> Result<DeployedSite, Error> {
+) -> Result<Released, Error> {
     let spec = site(project, Files::Listed(files));
-    let released = Deploy::new(spec, None).apply(client, options, &Arc::default(), observer).await?;
-    Ok(DeployedSite::from(&released))
+    Deploy::new(spec, None).apply(client, options, &Arc::default(), observer).await
 }
 
 fn site(project: &str, files: Files) -> ReleaseSpec {

@@ -147,10 +147,15 @@ pub struct Filter {
 
 impl Filter {
     fn skips(&self, name: &str) -> bool {
-        IGNORED.contains(&name)
+        is_ignored(name)
             || self.ignore.iter().any(|ignored| ignored == name)
             || !self.include_sensitive && is_sensitive(name)
     }
+}
+
+/// Whether a name is never part of a site.
+pub fn is_ignored(name: &str) -> bool {
+    IGNORED.contains(&name)
 }
 
 /// Whether a name looks like that of a secret.

@@ -1,12 +1,12 @@
 //! Tools that are more than one request, or one that the table has no words for, or whose answer is not for everybody.
 
-use super::Tool;
 use super::thin::pick_mailbox;
+use super::{Context, Files, Tool};
 use crate::account::Account;
 use crate::api::functions::{self, InvokeBody};
 use crate::api::projects::{self, NewProject};
 use crate::api::{query, releases, wallets};
-use crate::client::{Auth, KeyPair, Secret};
+use crate::client::{Auth, Client, KeyPair, Secret};
 use crate::deploy::encoded;
 use crate::error::Error;
 use reqwest::Method;
@@ -14,21 +14,22 @@ use reqwest::header::HeaderName;
 use serde_json::{Map, Value, json};
 
 /// One call.
-struct Call<'a> {
-    tool: &'a Tool,
-    account: &'a Account,
-    arguments: &'a Map<String, Value>,
+pub(super) struct Call<'a> {
+    pub(super) tool: &'a Tool,
+    pub(super) account: &'a Account,
+    pub(super) files: &'a dyn Files,
+    pub(super) arguments: &'a Map<String, Value>,
     active: Option<&'a str>,
 }
 
 pub(super) async fn call(
     tool: &Tool,
-    account: &Account,
+    context: Context<'_>,
     arguments: &Map<String, Value>,
     active: Option<&str>,
 ) -> Result<Value, Error> {
     tool.check(arguments)?;
-    let call = Call { tool, account, arguments, active };
+    let call = Call { tool, account: context.account, files: context.files, arguments, active };
     match tool.name.as_str() {
         "provision_postgres_project" => call.provision().await,
         "project_use" => call.project_use().await,
@@ -40,20 +41,35 @@ pub(super) async fn call(
         "request_faucet" => call.request_faucet().await,
         "billing_history" => call.billing_history().await,
         "get_mailbox" => call.get_mailbox().await,
+        "list_projects" => call.list_projects().await,
+        "deploy" => call.deploy().await,
+        "deploy_resume" => call.deploy_resume().await,
+        "deploy_site" => call.deploy_site().await,
+        "deploy_site_dir" => call.deploy_site_dir().await,
+        "deploy_function" => call.deploy_function().await,
+        "assets_put" => call.assets_put().await,
+        "assets_get" => call.assets_get().await,
+        "wait_for_cdn_freshness" => call.wait_for_cdn_freshness().await,
+        "request_magic_link" => call.request_magic_link().await,
+        "verify_magic_link" => call.verify_magic_link().await,
         name => Err(Error::local("LOCAL_ERROR", format!("{name} is in the table, and nothing calls it"))),
     }
 }
 
 impl Call<'_> {
-    fn bad(&self, why: &str) -> Error {
+    pub(super) fn client(&self) -> &Client {
+        &self.account.client
+    }
+
+    pub(super) fn bad(&self, why: &str) -> Error {
         Error::local("BAD_ARGUMENT", format!("{}: {why}", self.tool.name))
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.arguments.get(name).and_then(Value::as_str)
     }
 
-    fn project(&self) -> Result<&str, Error> {
+    pub(super) fn project(&self) -> Result<&str, Error> {
         self.text("project_id").or(self.active).ok_or_else(|| self.bad("project_id is missing"))
     }
 
@@ -184,6 +200,19 @@ impl Call<'_> {
         let limit = self.arguments.get("limit").map(Value::to_string);
         let path = format!("/orgs/v1/{}/billing/history{}", encoded(organisation), query(&[("limit", limit)]));
         Ok(client.get(path, Auth::Wallet).send("reading what was paid").await?.value())
+    }
+
+    /// Those of the wallet, or all that an operator sees.
+    async fn list_projects(&self) -> Result<Value, Error> {
+        let number = |name: &str| self.arguments.get(name).map(Value::to_string);
+        let own = |name: &str| self.text(name).map(str::to_owned);
+        let path = match self.arguments.get("all") {
+            Some(Value::Bool(true)) => "/agent/v1/operator/projects",
+            _ => "/projects/v1",
+        };
+        let query = query(&[("org_id", own("org_id")), ("limit", number("limit")), ("after", own("cursor"))]);
+        let request = self.client().get(format!("{path}{query}"), Auth::Wallet);
+        Ok(request.send("listing the projects").await?.value())
     }
 
     async fn get_mailbox(&self) -> Result<Value, Error> {

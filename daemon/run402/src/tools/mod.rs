@@ -5,34 +5,63 @@
 //! entry. Names and parameters are those of the vendor's own server.
 
 mod by_hand;
+mod files;
+mod releasing;
+mod signing;
 mod table;
 mod thin;
+mod wallet;
 
+pub use files::{Files, LocalFiles, NoFiles, Written};
 pub use table::{Effect, Param, Tool, all, named};
 
 use crate::account::Account;
+use crate::environment::Environment;
 use crate::error::Error;
 use serde_json::{Map, Value, json};
 
-/// Calls a tool. `project` is meant where the tool may leave it out; the active one when there is none.
+/// Where a tool is called.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    pub account: &'a Account,
+    /// The project that is meant where a call names none; the active one, if the tool allows that, when it is absent.
+    pub project: Option<&'a str>,
+    /// What names of files mean.
+    pub files: &'a dyn Files,
+}
+
+/// Calls a tool.
 ///
 /// Refused before anything is sent when an argument is missing, unknown, or not what the table says.
-pub async fn call(
-    tool: &Tool,
-    account: &Account,
-    arguments: &Map<String, Value>,
-    project: Option<&str>,
-) -> Result<Value, Error> {
+pub async fn call(tool: &Tool, context: Context<'_>, arguments: &Map<String, Value>) -> Result<Value, Error> {
+    let arguments = &with_project(tool, context.project, arguments);
     if let Some(successor) = &tool.replaced_by {
         tool.check(arguments)?;
         return Ok(json!({"replaced_by": successor, "done": false}));
     }
-    let active = match project {
+    if tool.is_local() {
+        return wallet::call(tool, &context.account.environment, arguments).await;
+    }
+    let active = match context.project {
         Some(project) => Some(project.to_owned()),
-        None => account.active_project()?,
+        None => context.account.active_project()?,
     };
     if tool.is_by_hand() {
-        return by_hand::call(tool, account, arguments, active.as_deref()).await;
+        return by_hand::call(tool, context, arguments, active.as_deref()).await;
     }
-    Ok(thin::call(tool, &account.client, arguments, active.as_deref()).await?.value())
+    Ok(thin::call(tool, &context.account.client, arguments, active.as_deref()).await?.value())
+}
+
+/// Calls a tool that [`Tool::is_local`]: there need not be a wallet yet.
+pub async fn call_local(tool: &Tool, environment: &Environment, arguments: &Map<String, Value>) -> Result<Value, Error> {
+    wallet::call(tool, environment, arguments).await
+}
+
+/// Where a tool has to be told its project, that of the caller counts as told.
+fn with_project(tool: &Tool, project: Option<&str>, arguments: &Map<String, Value>) -> Map<String, Value> {
+    let mut arguments = arguments.clone();
+    if let (Some(project), Some(param)) = (project, tool.project_param()) {
+        arguments.entry(param.name.clone()).or_insert_with(|| project.into());
+    }
+    arguments
 }

@@ -4,10 +4,11 @@ use crate::client::Auth;
 use crate::error::Error;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// One file for each group.
-const GROUPS: [(&str, &str); 16] = [
+const GROUPS: [(&str, &str); 17] = [
     ("projects", include_str!("../../tools/projects.toml")),
     ("deploy", include_str!("../../tools/deploy.toml")),
     ("database", include_str!("../../tools/database.toml")),
@@ -23,6 +24,7 @@ const GROUPS: [(&str, &str); 16] = [
     ("ci", include_str!("../../tools/ci.toml")),
     ("billing", include_str!("../../tools/billing.toml")),
     ("wallet", include_str!("../../tools/wallet.toml")),
+    ("contracts", include_str!("../../tools/contracts.toml")),
     ("agent", include_str!("../../tools/agent.toml")),
 ];
 
@@ -48,25 +50,33 @@ pub(super) enum Proof {
     Service,
     ServicePair,
     Anon,
+    AnonPair,
     AnonService,
+    /// The app's key, and the session of a user of the app, which is the parameter `access_token`.
+    User,
     Invoke,
+    /// Nothing: what is asked for is on this machine, wallet included.
+    Local,
 }
 
 impl Proof {
-    pub(super) fn auth(self, project: &str) -> Auth<'_> {
+    /// `user` is the session of a user of the app.
+    pub(super) fn auth<'a>(self, project: &'a str, user: &'a str) -> Auth<'a> {
         match self {
-            Self::Public => Auth::Public,
+            Self::Public | Self::Local => Auth::Public,
             Self::Wallet => Auth::Wallet,
             Self::Service => Auth::Service(project),
             Self::ServicePair => Auth::ServicePair(project),
             Self::Anon => Auth::Anon(project),
+            Self::AnonPair => Auth::AnonPair(project),
+            Self::User => Auth::AnonUser(project, user),
             Self::AnonService => Auth::AnonService(project),
             Self::Invoke => Auth::Invoke(project),
         }
     }
 
     pub(super) fn needs_project(self) -> bool {
-        !matches!(self, Self::Public | Self::Wallet)
+        !matches!(self, Self::Public | Self::Wallet | Self::Local)
     }
 }
 
@@ -174,6 +184,12 @@ pub struct Tool {
     pub(super) replaced_by: Option<String>,
     pub(super) auth: Proof,
     pub(super) body: Option<Body>,
+    /// A header that repeats a parameter, for what must not happen by mistake.
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, String>,
+    /// Some parameter is the name of a file or directory.
+    #[serde(default)]
+    pub files: bool,
     #[serde(default)]
     pub params: Vec<Param>,
     #[serde(skip)]
@@ -184,6 +200,16 @@ impl Tool {
     /// Made by hand, from more than one request.
     pub fn is_by_hand(&self) -> bool {
         self.request.is_none() && self.replaced_by.is_none()
+    }
+
+    /// Needs no way to the gateway, or makes it.
+    pub fn is_local(&self) -> bool {
+        self.auth == Proof::Local && self.replaced_by.is_none()
+    }
+
+    /// The parameter that names the gateway's project.
+    pub fn project_param(&self) -> Option<&Param> {
+        self.param("project_id").or_else(|| self.param("project"))
     }
 
     /// Whether `confirm` has to be true.
@@ -244,6 +270,7 @@ impl Param {
         if self.kind == Kind::Array {
             // What a list without a kind has is whatever SQL or the gateway takes.
             let items = match self.items {
+                Some(Kind::Object) => json!({"type": "object"}),
                 Some(_) => json!({"type": "string"}),
                 None => any_of(&["object", "array", "string", "number", "boolean", "null"]),
             };
@@ -300,13 +327,13 @@ mod tests {
             assert!(tool.about.len() > 60 && tool.about.contains("Answers"), "{name}: {}", tool.about);
             let Some(request) = &tool.request else { continue };
             let (method, path) = request.split_once(' ').expect("method and path");
-            assert!(["GET", "POST", "PATCH", "DELETE"].contains(&method), "{name}");
+            assert!(["GET", "POST", "PUT", "PATCH", "DELETE"].contains(&method), "{name}");
             for named in path.split('{').skip(1).filter_map(|rest| rest.split_once('}')) {
                 assert!(tool.param(named.0).is_some(), "{name}: {} is no parameter", named.0);
             }
             assert_eq!(
                 tool.effect == Effect::Reads,
-                method == "GET" || ["assets_sign", "ai_translate", "ai_moderate"].contains(&name.as_str()),
+                method == "GET" || ["assets_sign", "ai_translate", "ai_moderate", "contract_read"].contains(&name.as_str()),
                 "{name}"
             );
             if tool.auth.needs_project() {

@@ -24,7 +24,11 @@ pub(super) async fn call(
         let mailbox = mailbox(client, &made.project, selector).await?;
         made.path = made.path.replace(&place_of(name), &encoded(&mailbox).to_string());
     }
-    let mut request = client.request(made.method, made.path, tool.auth.auth(&made.project));
+    let mut request = client.request(made.method, made.path, tool.auth.auth(&made.project, &made.user));
+    for (name, value) in &made.headers {
+        let name: HeaderName = name.parse().map_err(|_| bad(tool, format!("{name} is no header")))?;
+        request = request.header(name, value)?;
+    }
     if tool.body == Some(Body::Job) {
         let key = format!("job-{}", uuid::Uuid::new_v4());
         request = request.header(HeaderName::from_static("idempotency-key"), &key)?;
@@ -88,6 +92,9 @@ struct Made {
     body: Option<Content>,
     /// Whose keys are sent; empty where none are.
     project: String,
+    /// Whose session is sent, where a user of the app is meant.
+    user: String,
+    headers: Vec<(String, String)>,
 }
 
 enum Place<'a> {
@@ -102,6 +109,7 @@ enum Place<'a> {
 /// A mailbox that nobody names is found all the same.
 fn place<'a>(tool: &Tool, param: &'a Param, method: &Method, template: &str) -> Place<'a> {
     match param.place.as_deref() {
+        Some("keys") => return Place::Keys,
         Some("whole") => return Place::Whole,
         Some("body") => return Place::Body,
         Some(other) => return Place::Query(other.strip_prefix("query:").unwrap_or(other)),
@@ -172,7 +180,10 @@ impl Made {
             None if fields.is_empty() => None,
             None => Some(Content::Json(fields.into())),
         };
-        Ok(Self { method, path, body, project })
+        let user = arguments.get("access_token").map(plain).unwrap_or_default();
+        let given = |(name, param): (&String, &String)| Some((name.clone(), arguments.get(param).map(plain)?));
+        let headers = tool.headers.iter().filter_map(given).collect();
+        Ok(Self { method, path, body, project, user, headers })
     }
 }
 

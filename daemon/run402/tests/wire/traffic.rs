@@ -132,8 +132,8 @@ fn comparable(events: &[Value]) -> Vec<Value> {
 
 async fn deploy_dir(base: &str, root: &Path, options: &Options, events: &Events) -> sites::DeployedSite {
     let root = Root::open(root).expect("the directory");
-    let deployed = sites::deploy_dir(&client(base), "prj_demo", root, options, &Default::default(), events).await;
-    deployed.expect("the deploy is as recorded")
+    let deployed = sites::release_dir(&client(base), "prj_demo", root, options, &Default::default(), events).await;
+    sites::DeployedSite::from(&deployed.expect("the deploy is as recorded"))
 }
 
 #[tokio::test]
