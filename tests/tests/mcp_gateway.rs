@@ -50,6 +50,10 @@ impl Recorder {
         self.taken.lock().expect("no panic").last().cloned().expect("a request")
     }
 
+    fn since(&self, before: usize) -> Vec<Taken> {
+        self.taken.lock().expect("no panic")[before..].to_vec()
+    }
+
     fn count(&self) -> usize {
         self.taken.lock().expect("no panic").len()
     }
@@ -79,6 +83,12 @@ fn serve(stream: &TcpStream, into: &Mutex<Vec<Taken>>) -> Option<()> {
         ),
         "/mailboxes/v1" if method == "GET" => (200, json!({"mailboxes": [{"mailbox_id": "mbx_1", "slug": "hello"}]})),
         "/orgs/v1/lookup" => (200, json!({"org_id": "org_1"})),
+        "/apply/v1/plans" => (200, plan(&body)),
+        "/content/v1/plans" => (200, content_plan(&body, headers.get("host")?)),
+        "/content/v1/plans/cplan_1/commit" => (200, json!({"plan_id": "cplan_1", "status": "committed"})),
+        "/apply/v1/plans/plan_1/commit" | "/apply/v1/operations/op_1/resume" => (200, ready()),
+        "/apply/v1/operations/op_1/events" => (200, json!({"events": [{"type": "ready"}]})),
+        "/storage/v1/blobs/diagnose" => (200, json!({"observed_sha256": HELLO_SHA256, "vantage": "here"})),
         "/tiers/v1/hobby" => {
             (402, json!({"error": "payment_required", "message": "5 dollars", "accepts": [{"amount": "5"}]}))
         }
@@ -90,6 +100,55 @@ fn serve(stream: &TcpStream, into: &Mutex<Vec<Taken>>) -> Option<()> {
     let head =
         format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
     (&mut &*stream).write_all((head + &answer).as_bytes()).ok()
+}
+
+/// Of `hello`.
+const HELLO_SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+/// What a body says of contents, wherever it says so.
+fn contents(value: &Value, found: &mut Vec<Value>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(digest) = fields.get("sha256") {
+                let size = fields.get("size").or_else(|| fields.get("size_bytes")).cloned().unwrap_or_default();
+                found.push(json!({"sha256": digest, "size": size, "present": false}));
+            }
+            fields.values().for_each(|value| contents(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| contents(value, found)),
+        _ => {}
+    }
+}
+
+fn plan(body: &str) -> Value {
+    let mut missing = Vec::new();
+    contents(&serde_json::from_str(body).expect("a plan is JSON"), &mut missing);
+    json!({
+        "kind": "plan_response", "schema_version": "agent-deploy-observability.v1", "plan_id": "plan_1",
+        "operation_id": "op_1", "base_release_id": null, "manifest_digest": "0", "is_noop": false, "summary": "changes",
+        "expected_events": [], "missing_content": missing, "warnings": [], "payment_required": null,
+        "asset_entries": [{"key": "notes/hello.txt", "asset_ref": {"key": "notes/hello.txt", "url": "https://a.example/x"}}]
+    })
+}
+
+fn content_plan(body: &str, host: &str) -> Value {
+    let body: Value = serde_json::from_str(body).expect("a plan is JSON");
+    let missing = body["content"].as_array().expect("contents").iter().map(|content| {
+        let size = content["size"].as_u64().expect("a size");
+        json!({
+            "sha256": content["sha256"], "mode": "single", "part_size_bytes": size, "part_count": 1, "upload_id": "u",
+            "parts": [{"part_number": 1, "url": format!("http://{host}/upload"), "byte_start": 0, "byte_end": size - 1}],
+            "staging_key": "s", "expires_at": "2036-01-01T01:00:00.000Z"
+        })
+    });
+    json!({"plan_id": "cplan_1", "expires_at": "2036-01-01T01:00:00.000Z", "missing": missing.collect::<Vec<_>>(), "entries": []})
+}
+
+fn ready() -> Value {
+    json!({
+        "operation_id": "op_1", "status": "ready", "release_id": "rel_1",
+        "urls": {"project": "https://shop.example", "site": "https://shop.example", "deployment_id": "dpl_1"}
+    })
 }
 
 fn start() -> (tempfile::TempDir, Recorder, Daemon, Session) {
@@ -111,9 +170,60 @@ fn example(tool: &Value) -> Value {
     serde_json::from_str(example).unwrap_or_else(|error| panic!("{error}: {example}"))
 }
 
+/// Method, path and proof of one request.
+fn check(name: &str, taken: &Taken, wanted: &Value, arguments: &Value) {
+    assert_eq!(taken.method, wanted["method"].as_str().expect("a method"), "{name}");
+    let path = taken.path.split('?').next().expect("a path");
+    let mut expected = wanted["path"].as_str().expect("a path").to_owned();
+    for part in expected.clone().split('{').skip(1) {
+        let part = part.split('}').next().expect("a name");
+        // What was looked up; the active project, where the example names none.
+        let given = match part {
+            "mailbox_id" => "mbx_1",
+            "org_id" if arguments.get("org_id").is_none() => "org_1",
+            _ => arguments[part].as_str().unwrap_or("prj_1"),
+        };
+        expected = expected.replace(&format!("{{{part}}}"), given);
+    }
+    assert_eq!(path, expected, "{name}");
+    let service = taken.has("authorization", "Bearer the-service-key");
+    let wallet = taken.headers.contains_key("sign-in-with-x");
+    let keyed = |key: &str| taken.has("apikey", key);
+    let (no_key, no_bearer) = (!taken.headers.contains_key("apikey"), !taken.headers.contains_key("authorization"));
+    let proven = match wanted["auth"].as_str().expect("a kind") {
+        "public" | "none" => no_bearer && !wallet && no_key,
+        "wallet" => wallet && no_bearer && no_key,
+        "service" => service && !wallet && no_key,
+        "service-pair" => service && !wallet && keyed("the-service-key"),
+        "anon" => wallet && no_bearer && keyed("the-anon-key"),
+        "anon-pair" => taken.has("authorization", "Bearer the-anon-key") && !wallet && keyed("the-anon-key"),
+        "invoke" => wallet && no_bearer && keyed("the-service-key"),
+        "anon-service" => service && !wallet && keyed("the-anon-key"),
+        "user" => taken.has("authorization", "Bearer session") && !wallet && keyed("the-anon-key"),
+        other => panic!("{other}"),
+    };
+    assert!(proven, "{name}: {:?}", taken.headers.keys());
+}
+
+/// Several requests; contents may be sent in any number of pieces.
+fn follows(name: &str, taken: &[Taken], steps: &[Value], any_order: bool, arguments: &Value) {
+    let mut taken: Vec<&Taken> = taken.iter().collect();
+    taken.dedup_by(|one, other| one.method == "PUT" && other.method == "PUT");
+    if any_order {
+        taken.sort_by(|one, other| one.path.cmp(&other.path));
+    }
+    let lines: Vec<String> = taken.iter().map(|taken| format!("{} {}", taken.method, taken.path)).collect();
+    assert_eq!(taken.len(), steps.len(), "{name}: {lines:?}");
+    for (taken, step) in taken.into_iter().zip(steps) {
+        check(name, taken, step, arguments);
+    }
+}
+
 #[test]
 fn every_tool_makes_the_call_that_it_is_for() {
-    let (_home, recorder, _daemon, session) = start();
+    let (_home, recorder, daemon, session) = start();
+    let project = daemon.project();
+    project.ok("mkdir dist; echo '<h1>hi</h1>' > dist/index.html");
     let calls: BTreeMap<String, Value> =
         serde_json::from_str(include_str!("../run402-calls.json")).expect("the file is JSON");
     // Keys of the project that the examples are about.
@@ -123,54 +233,43 @@ fn every_tool_makes_the_call_that_it_is_for() {
     let mut called = Vec::new();
     for tool in session.tools() {
         let name = tool["name"].as_str().expect("a name");
-        if !tool["description"].as_str().expect("words").contains("A tool of the run402 gateway.") {
-            continue;
+        let of_gateway = tool["description"].as_str().expect("words").contains("A tool of the run402 gateway.");
+        let wanted = match (calls.get(name), of_gateway) {
+            (Some(wanted), _) => wanted,
+            (None, false) => continue,
+            (None, true) => panic!("nobody says what {name} has to call"),
+        };
+        let mut arguments = example(&tool);
+        if tool["inputSchema"]["properties"].get("sandbox_project").is_some() {
+            arguments["sandbox_project"] = json!(project.id);
         }
-        let wanted = calls.get(name).unwrap_or_else(|| panic!("nobody says what {name} has to call"));
-        let arguments = example(&tool);
         let before = recorder.count();
         let answered = session.call(name, &arguments);
+        called.push(name.to_owned());
         if wanted["replaced"] == true {
             assert!(answered.data()["replaced_by"].as_str().is_some_and(|text| text.len() > 20), "{answered:?}");
+        }
+        if wanted["replaced"] == true || wanted["local"] == true {
             assert_eq!(recorder.count(), before, "{name}");
-            called.push(name.to_owned());
+            continue;
+        }
+        let taken = recorder.since(before);
+        if let Some(steps) = wanted["steps"].as_array() {
+            assert!(answered.result()["isError"] != true, "{name}: {answered:?}");
+            follows(name, &taken, steps, wanted["any_order"] == true, &arguments);
             continue;
         }
         let calls_made = wanted["calls"].as_u64().and_then(|calls| usize::try_from(calls).ok()).unwrap_or(1);
-        assert_eq!(recorder.count(), before + calls_made, "{name}: {answered:?}");
-        let taken = recorder.last();
-        assert_eq!(taken.method, wanted["method"].as_str().expect("a method"), "{name}");
-        let path = taken.path.split('?').next().expect("a path");
-        let mut expected = wanted["path"].as_str().expect("a path").to_owned();
-        for part in expected.clone().split('{').skip(1) {
-            let part = part.split('}').next().expect("a name");
-            // What was looked up; the active project, where the example names none.
-            let given = match part {
-                "mailbox_id" => "mbx_1",
-                "org_id" if arguments.get("org_id").is_none() => "org_1",
-                _ => arguments[part].as_str().unwrap_or("prj_1"),
-            };
-            expected = expected.replace(&format!("{{{part}}}"), given);
+        assert_eq!(taken.len(), calls_made, "{name}: {answered:?}");
+        let last = taken.last().expect("a request");
+        check(name, last, wanted, &arguments);
+        assert_eq!(!last.body.is_empty(), wanted["has_body"] == true, "{name}: {}", last.body);
+        if let Some((header, place)) = wanted["header"].as_str().and_then(|header| header.split_once(": ")) {
+            let value = arguments[place.trim_matches(['{', '}'])].as_str().expect("a text");
+            assert!(last.has(header, value), "{name}: {:?}", last.headers);
         }
-        assert_eq!(path, expected, "{name}");
-        assert_eq!(!taken.body.is_empty(), wanted["has_body"] == true, "{name}: {}", taken.body);
-        let service = taken.has("authorization", "Bearer the-service-key");
-        let wallet = taken.headers.contains_key("sign-in-with-x");
-        let keyed = |key: &str| taken.has("apikey", key);
-        let proven = match wanted["auth"].as_str().expect("a kind") {
-            "public" => !service && !wallet && !taken.headers.contains_key("apikey"),
-            "wallet" => wallet && !service && !taken.headers.contains_key("apikey"),
-            "service" => service && !wallet && !taken.headers.contains_key("apikey"),
-            "service-pair" => service && !wallet && keyed("the-service-key"),
-            "anon" => wallet && !service && keyed("the-anon-key"),
-            "anon-pair" => taken.has("authorization", "Bearer the-anon-key") && !wallet && keyed("the-anon-key"),
-            "invoke" => wallet && !service && keyed("the-service-key"),
-            "anon-service" => service && !wallet && keyed("the-anon-key"),
-            other => panic!("{other}"),
-        };
-        assert!(proven, "{name}: {:?}", taken.headers.keys());
-        called.push(name.to_owned());
     }
+    assert!(project.ok("cat downloads/hello.txt").contains("echo"), "what was fetched is there");
     let missing: Vec<&String> = calls.keys().filter(|name| !called.contains(name)).collect();
     assert!(missing.is_empty(), "not there: {missing:?}");
 }

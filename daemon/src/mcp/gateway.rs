@@ -27,11 +27,10 @@ pub(crate) fn listed() -> impl Iterator<Item = Listed> {
             tools::Effect::Replaces | tools::Effect::Removes => Effect::Replaces,
         };
         let output = json!({"type": "object", "additionalProperties": true});
-        let shown =
-            rmcp::model::Tool::new(tool.name.as_str(), description(tool), Arc::new(object(input_schema(tool))))
-                .with_title(tool.title.as_str())
-                .with_raw_output_schema(Arc::new(object(output)))
-                .with_annotations(effect.annotations(&tool.title).open_world(true));
+        let shown = rmcp::model::Tool::new(tool.name.as_str(), description(tool), Arc::new(object(input_schema(tool))))
+            .with_title(tool.title.as_str())
+            .with_raw_output_schema(Arc::new(object(output)))
+            .with_annotations(effect.annotations(&tool.title).open_world(true));
         Listed { group: tool.group, tool: shown, action: Action::Gateway(tool) }
     })
 }
@@ -59,9 +58,7 @@ pub(crate) async fn call(call: &Call, tool: &Tool, mut arguments: JsonObject) ->
         false => None,
     };
     let project = files.clone().or_else(|| call.own_project());
-    let asked = async {
-        call.service.call_gateway(&call.caller, tool, &arguments, project.as_deref(), files).await
-    };
+    let asked = async { call.service.call_gateway(&call.caller, tool, &arguments, project.as_deref(), files).await };
     match call.unless_cancelled(asked).await? {
         Ok(value) => Ok(answer(value)),
         // What it costs is what was to be found out.

@@ -98,7 +98,8 @@ impl Tool for ListProjects {
     async fn call(call: Call, input: ListProjectsInput) -> Result<Answer, Error> {
         let list = call.service.list_projects(&call.caller);
         let lines: Vec<String> = list.projects.iter().map(line).collect();
-        let mut text = if lines.is_empty() { "no projects; create_project makes one".to_owned() } else { lines.join("\n") };
+        let mut text =
+            if lines.is_empty() { "no projects; create_project makes one".to_owned() } else { lines.join("\n") };
         let mut data = json!(list);
         if let Some(gateway) = at_gateway(&call, input.arguments()).await? {
             text.push_str(&format!("\n\nAt the gateway: {gateway}"));

@@ -3,7 +3,7 @@
 use super::{Rest, query};
 use crate::client::{Auth, Client};
 use crate::deploy::spec::{Function, FunctionConfig, Functions, FunctionsPatch, ReleaseSpec, Source};
-use crate::deploy::{Deploy, Observer, Options, Released};
+use crate::deploy::{Deploy, Observer, Options};
 use crate::error::Error;
 use indexmap::IndexMap;
 use reqwest::Method;
@@ -112,17 +112,6 @@ pub async fn deploy(
     options: &Options,
     observer: &dyn Observer,
 ) -> Result<DeployedFunction, Error> {
-    release(client, project, function, options, observer).await.map(|(deployed, _)| deployed)
-}
-
-/// The same, with the release that it came with.
-pub async fn release(
-    client: &Client,
-    project: &str,
-    function: NewFunction,
-    options: &Options,
-    observer: &dyn Observer,
-) -> Result<(DeployedFunction, Released), Error> {
     check(&function)?;
     let NewFunction { name, code, timeout_seconds, memory_mb, deps, schedule } = function;
     let config =
@@ -140,7 +129,7 @@ pub async fn release(
     let released = Deploy::new(spec, None).apply(client, options, &Arc::default(), observer).await?;
     let url = released.urls.get(&name).and_then(Value::as_str).map(str::to_owned);
     let said = |warning: &Value| warning.get("message").and_then(Value::as_str).map(str::to_owned);
-    let deployed = DeployedFunction {
+    Ok(DeployedFunction {
         url: url.unwrap_or_else(|| format!("{}/functions/v1/{name}", client.base())),
         name,
         status: "deployed",
@@ -152,8 +141,7 @@ pub async fn release(
         runtime_version: None,
         deps_resolved: None,
         warnings: released.warnings.iter().filter_map(said).collect(),
-    };
-    Ok((deployed, released))
+    })
 }
 
 /// A function as the gateway describes it.

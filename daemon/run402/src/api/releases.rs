@@ -52,12 +52,6 @@ pub async fn events(client: &Client, project: &str, operation_id: &str) -> Resul
     Ok(client.get(path, Auth::Anon(project)).send("reading the deploy's events").await?.value())
 }
 
-/// The first events of a deploy.
-pub async fn first_events(client: &Client, project: &str, operation_id: &str, limit: u32) -> Result<Value, Error> {
-    let path = format!("/apply/v1/operations/{}/events?limit={limit}", encoded(operation_id));
-    Ok(client.get(path, Auth::Anon(project)).send("reading the deploy's events").await?.value())
-}
-
 /// Everything that a release holds. `release` is an id, or `active`.
 pub async fn get(client: &Client, project: &str, release: &str, site_limit: Option<u32>) -> Result<Value, Error> {
     let query = query(&[("site_limit", site_limit.map(|limit| limit.to_string()))]);

@@ -53,7 +53,11 @@ pub async fn call(tool: &Tool, context: Context<'_>, arguments: &Map<String, Val
 }
 
 /// Calls a tool that [`Tool::is_local`]: there need not be a wallet yet.
-pub async fn call_local(tool: &Tool, environment: &Environment, arguments: &Map<String, Value>) -> Result<Value, Error> {
+pub async fn call_local(
+    tool: &Tool,
+    environment: &Environment,
+    arguments: &Map<String, Value>,
+) -> Result<Value, Error> {
     wallet::call(tool, environment, arguments).await
 }
 

@@ -3,19 +3,19 @@
 use super::by_hand::Call;
 use crate::api::assets::{self, NewAsset};
 use crate::api::functions::{self, NewFunction};
-use crate::api::{releases, sites};
+use crate::api::sites;
 use crate::deploy::spec::{ExifPolicy, Manifest, Source, Visibility};
 use crate::deploy::walk::is_ignored;
-use crate::deploy::{self, AllowWarnings, Deploy, Options, Polling, Progress, Released, Silent};
+use crate::deploy::{self, AllowWarnings, Deploy, Event, Observer, Options, Polling, Progress};
 use crate::error::Error;
 use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Events of a deploy in its answer.
-const EVENTS: u32 = 100;
+const MAX_STEPS: usize = 100;
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 const FRESH_TIME_MS: u64 = 60_000;
@@ -29,12 +29,12 @@ impl Call<'_> {
         let codes = codes.filter_map(|code| code.as_str().map(str::to_owned)).collect();
         let allow_warnings = if everything { AllowWarnings::Everything } else { AllowWarnings::Codes(codes) };
         let Manifest { spec, idempotency_key } = Manifest::from_json(manifest.into(), None)?;
-        let project = spec.project.clone();
         let options = Options { idempotency_key, allow_warnings, ..Options::default() };
         // A release may well do without files.
         let root = self.files.locate(".").ok().map(|(root, _)| root);
-        let released = Deploy::new(spec, root).apply(self.client(), &options, &Arc::default(), &Silent).await?;
-        self.answer(&project, &released, &released).await
+        let steps = Steps::default();
+        let released = Deploy::new(spec, root).apply(self.client(), &options, &Arc::default(), &steps).await?;
+        steps.answer(&released)
     }
 
     pub(super) async fn deploy_resume(&self) -> Result<Value, Error> {
@@ -42,7 +42,11 @@ impl Call<'_> {
         if !operation.starts_with("op_") {
             return Err(self.bad("operation_id begins with op_"));
         }
-        value(deploy::resume(self.client(), None, operation, &Polling::default(), &Silent).await?)
+        let steps = Steps::default();
+        // Whose deploy it is, and so whose key reads its record, is not said.
+        let polling = Polling { relay_events: false, ..Polling::default() };
+        let released = deploy::resume(self.client(), None, operation, &polling, &steps).await?;
+        steps.answer(&released)
     }
 
     pub(super) async fn deploy_site(&self) -> Result<Value, Error> {
@@ -61,8 +65,9 @@ impl Call<'_> {
                 files.insert(name, source);
             }
         }
-        let released = sites::release(self.client(), project, files, &Options::default(), &Silent).await?;
-        self.answer(project, &sites::DeployedSite::from(&released), &released).await
+        let steps = Steps::default();
+        let released = sites::release(self.client(), project, files, &Options::default(), &steps).await?;
+        steps.answer(&sites::DeployedSite::from(&released))
     }
 
     pub(super) async fn deploy_site_dir(&self) -> Result<Value, Error> {
@@ -70,17 +75,20 @@ impl Call<'_> {
         let (root, within) = self.files.locate(self.text("dir").unwrap_or_default())?;
         let root = root.beneath(&within)?;
         let progress = Arc::<Progress>::default();
-        let options = Options::default();
-        let released = sites::release_dir(self.client(), project, root, &options, &progress, &Silent).await?;
-        self.answer(project, &sites::DeployedSite::from(&released), &released).await
+        let (options, steps) = (Options::default(), Steps::default());
+        let released = sites::release_dir(self.client(), project, root, &options, &progress, &steps).await?;
+        steps.answer(&sites::DeployedSite::from(&released))
     }
 
     pub(super) async fn deploy_function(&self) -> Result<Value, Error> {
         let own = |name: &str| self.text(name).unwrap_or_default().to_owned();
         let config = |name: &str| {
-            let given = self.arguments.get("config").and_then(|config| config.get(name)).filter(|given| !given.is_null());
+            let given =
+                self.arguments.get("config").and_then(|config| config.get(name)).filter(|given| !given.is_null());
             let number = |given: &Value| given.as_u64().and_then(|number| u32::try_from(number).ok());
-            given.map(|given| number(given).ok_or_else(|| self.bad(&format!("config.{name} is no whole number")))).transpose()
+            given
+                .map(|given| number(given).ok_or_else(|| self.bad(&format!("config.{name} is no whole number"))))
+                .transpose()
         };
         let deps = self.arguments.get("deps").and_then(Value::as_array).into_iter().flatten();
         let function = NewFunction {
@@ -92,9 +100,9 @@ impl Call<'_> {
             schedule: self.arguments.get("schedule").map(|schedule| schedule.as_str().map(str::to_owned)),
         };
         let project = self.project()?;
-        let (deployed, released) =
-            functions::release(self.client(), project, function, &Options::default(), &Silent).await?;
-        self.answer(project, &deployed, &released).await
+        let steps = Steps::default();
+        let deployed = functions::deploy(self.client(), project, function, &Options::default(), &steps).await?;
+        steps.answer(&deployed)
     }
 
     pub(super) async fn assets_put(&self) -> Result<Value, Error> {
@@ -111,7 +119,11 @@ impl Call<'_> {
             key: self.text("key").unwrap_or_default().to_owned(),
             source,
             content_type,
-            visibility: if self.text("visibility") == Some("private") { Visibility::Private } else { Visibility::Public },
+            visibility: if self.text("visibility") == Some("private") {
+                Visibility::Private
+            } else {
+                Visibility::Public
+            },
             immutable: self.arguments.get("immutable").and_then(Value::as_bool).unwrap_or(true),
             metadata: self.arguments.get("metadata").cloned(),
             exif_policy: self.text("exif_policy").map(|policy| match policy {
@@ -120,14 +132,14 @@ impl Call<'_> {
             }),
         };
         let (project, key) = (self.project()?, asset.key.clone());
-        let progress = Arc::<Progress>::default();
+        let (progress, steps) = (Arc::<Progress>::default(), Steps::default());
         let released =
-            assets::release(self.client(), project, asset, root, &Options::default(), &progress, &Silent).await?;
+            assets::release(self.client(), project, asset, root, &Options::default(), &progress, &steps).await?;
         let mut reference = assets::reference(&released, &key);
         if reference.is_null() {
             reference = json!({"key": key, "release_id": released.release_id});
         }
-        self.answer(project, &reference, &released).await
+        steps.answer(&reference)
     }
 
     pub(super) async fn assets_get(&self) -> Result<Value, Error> {
@@ -177,13 +189,29 @@ impl Call<'_> {
             pause = (pause * 2).min(LAST_LOOK);
         }
     }
+}
 
-    /// The answer, with what happened on the way where the gateway says so.
-    async fn answer(&self, project: &str, answer: &(impl Serialize + Sync), released: &Released) -> Result<Value, Error> {
+/// What happens in a deploy, for its answer: all but how far each content is.
+#[derive(Debug, Default)]
+struct Steps(Mutex<Vec<Event>>);
+
+impl Observer for Steps {
+    fn observe(&self, event: Event) {
+        let told =
+            !matches!(event, Event::UploadProgress { .. } | Event::UploadSkipped { .. } | Event::PlanDiff { .. });
+        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told && steps.len() < MAX_STEPS {
+            steps.push(event);
+        }
+    }
+}
+
+impl Steps {
+    fn answer(self, answer: &impl Serialize) -> Result<Value, Error> {
         let mut answer = value(answer)?;
-        let events = releases::first_events(self.client(), project, &released.operation_id, EVENTS).await;
-        if let (Some(fields), Ok(events)) = (answer.as_object_mut(), events) {
-            fields.insert("events".to_owned(), events["events"].clone());
+        let steps = value(self.0.into_inner().unwrap_or_else(PoisonError::into_inner))?;
+        if let Some(fields) = answer.as_object_mut() {
+            fields.insert("events".to_owned(), steps);
         }
         Ok(answer)
     }

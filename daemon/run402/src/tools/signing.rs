@@ -13,8 +13,12 @@ impl Call<'_> {
             Some("invite") => Auth::AnonService(project),
             _ => Auth::AnonPair(project),
         };
-        let body: Map<String, Value> =
-            self.arguments.iter().filter(|(name, _)| *name != "project_id").map(|(k, v)| (k.clone(), v.clone())).collect();
+        let body: Map<String, Value> = self
+            .arguments
+            .iter()
+            .filter(|(name, _)| *name != "project_id")
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
         let request = self.client().post("/auth/v1/magic-link", auth).json(&body)?;
         Ok(request.send("asking for a link to sign in").await?.value())
     }

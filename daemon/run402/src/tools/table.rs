@@ -333,7 +333,8 @@ mod tests {
             }
             assert_eq!(
                 tool.effect == Effect::Reads,
-                method == "GET" || ["assets_sign", "ai_translate", "ai_moderate", "contract_read"].contains(&name.as_str()),
+                method == "GET"
+                    || ["assets_sign", "ai_translate", "ai_moderate", "contract_read"].contains(&name.as_str()),
                 "{name}"
             );
             if tool.auth.needs_project() {

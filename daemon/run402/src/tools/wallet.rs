@@ -12,7 +12,11 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
-pub(super) async fn call(tool: &Tool, environment: &Environment, arguments: &Map<String, Value>) -> Result<Value, Error> {
+pub(super) async fn call(
+    tool: &Tool,
+    environment: &Environment,
+    arguments: &Map<String, Value>,
+) -> Result<Value, Error> {
     tool.check(arguments)?;
     match tool.name.as_str() {
         "allowance_status" => value(wallets::local_status(environment)?),
