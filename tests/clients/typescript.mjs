@@ -82,7 +82,8 @@ async function session() {
         const data = answer.structuredContent ?? {};
         if (step.tool === 'create_project') known.project = data.url_id;
         if (data.release) Object.assign(known, { gateway_project: data.release.gateway_project, url: data.release.url });
-        answers.push({ text: answer.content[0].text, failed: answer.isError === true, data });
+        const text = answer.content.map((content) => content.text).join('\n');
+        answers.push({ text, failed: answer.isError === true, data });
     }
     await client.close();
     console.log(JSON.stringify(answers));

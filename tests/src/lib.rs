@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod host;
 pub mod http;
 pub mod mcp;
+pub mod npm;
 pub mod postgres;
 pub mod probe;
 pub mod programs;

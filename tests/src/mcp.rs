@@ -285,3 +285,7 @@ impl Drop for Pipes {
         let _ = self.child.wait();
     }
 }
+
+/// Our program for the TypeScript SDK, and the SDK.
+pub const TYPESCRIPT: &str = include_str!("../clients/typescript.mjs");
+pub const TYPESCRIPT_SDK: &str = "@modelcontextprotocol/sdk@1.32.2";

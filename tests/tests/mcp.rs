@@ -92,6 +92,7 @@ fn wrong_for(field: &Value) -> Vec<Value> {
     let takes = |value: &Value| match field["type"].as_str() {
         Some("string") => value.is_string() || value.is_null(),
         Some("integer") => value.is_null(),
+        Some("boolean") => value.is_boolean() || value.is_null(),
         Some("object") => value.is_object() || value.is_null(),
         _ => false,
     };

