@@ -42,6 +42,16 @@ use tracing_subscriber::EnvFilter;
 
 /// Reads the command line and does what it says; returns when the daemon has stopped.
 pub fn start() -> anyhow::Result<()> {
+    start_with(mcp::endpoint())
+}
+
+/// The same with other tools at `/mcp`: for tests of what is around them. No shipped program does this.
+#[doc(hidden)]
+pub fn start_with_tools<H: rmcp::ServerHandler>(make: fn() -> H) -> anyhow::Result<()> {
+    start_with(mcp::endpoint_of(make))
+}
+
+fn start_with(tools: mcp::Endpoint) -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Version => {
             println!("sandboxd {}", env!("CARGO_PKG_VERSION"));
@@ -68,7 +78,7 @@ pub fn start() -> anyhow::Result<()> {
                 .enable_all()
                 .build()
                 .context("cannot start the runtime")?;
-            runtime.block_on(shutdown::serve(config, given))
+            runtime.block_on(shutdown::serve(config, given, tools))
         }
     }
 }

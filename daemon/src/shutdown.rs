@@ -9,6 +9,7 @@ use crate::index::Index;
 use crate::index::tokens::TokenRow;
 use crate::keepers::Keepers;
 use crate::listener::{Listener, Server};
+use crate::mcp::Endpoint;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
 use crate::projects::Registry;
@@ -37,7 +38,7 @@ const STOP_TIME: Duration = Duration::from_secs(10);
 const FAREWELL_TIME: Duration = Duration::from_secs(3);
 
 /// Serves until told to stop; returns when everything has ended, or goes on without us.
-pub(crate) async fn serve(config: Config, given: Vec<Given>) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: Config, given: Vec<Given>, tools: Endpoint) -> anyhow::Result<()> {
     // First, so that a signal during the start is not lost.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let state = StateDir::open(&config.state)?;
@@ -57,7 +58,7 @@ pub(crate) async fn serve(config: Config, given: Vec<Given>) -> anyhow::Result<(
     let connections = TaskTracker::new();
     let metrics = Arc::clone(&service.metrics);
     let server = Server::new(
-        http::router(Arc::clone(&service), &config, stop.clone()),
+        http::router(Arc::clone(&service), &config, tools, stop.clone()),
         metrics,
         connections.clone(),
         stop.clone(),

@@ -21,6 +21,7 @@ mod runs;
 mod tokens;
 
 use crate::config::Config;
+use crate::mcp::Endpoint;
 use crate::service::Service;
 use auth::Gate;
 use axum::Router;
@@ -48,7 +49,7 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 pub(crate) type Shared = Arc<Service>;
 
 /// All routes, with everything around them.
-pub(crate) fn router(service: Shared, config: &Config, stop: CancellationToken) -> Router {
+pub(crate) fn router(service: Shared, config: &Config, tools: Endpoint, stop: CancellationToken) -> Router {
     let api = openapi::routes();
     let edge = Arc::new(Edge {
         gate: Gate::new(config),
@@ -60,7 +61,7 @@ pub(crate) fn router(service: Shared, config: &Config, stop: CancellationToken) 
     Router::new()
         .merge(api.clone())
         .nest("/api/v1", api)
-        .route_service("/mcp", crate::mcp::endpoint(&service, stop))
+        .route("/mcp", tools(&service, stop))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(service)

@@ -18,7 +18,9 @@ mod runs;
 mod server;
 mod tool;
 
-use crate::service::Service;
+use crate::http::Shared;
+use axum::routing::MethodRouter;
+use rmcp::ServerHandler;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use server::Server;
@@ -28,17 +30,32 @@ use tokio_util::sync::CancellationToken;
 /// As much as any other request's body.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
-/// What answers at `/mcp`. `stop` ends all sessions.
-pub(crate) fn endpoint(
-    service: &Arc<Service>,
+/// What answers at `/mcp`, made when the service is there; the token ends all sessions.
+pub(crate) type Endpoint = Box<dyn FnOnce(&Shared, CancellationToken) -> MethodRouter<Shared> + Send>;
+
+/// Our tools.
+pub(crate) fn endpoint() -> Endpoint {
+    Box::new(|service, stop| {
+        let service = Arc::clone(service);
+        serve(move || Server::new(Arc::clone(&service)), stop)
+    })
+}
+
+/// Somebody else's, in the same surroundings.
+pub(crate) fn endpoint_of<H: ServerHandler>(make: fn() -> H) -> Endpoint {
+    Box::new(move |_, stop| serve(make, stop))
+}
+
+fn serve<H: ServerHandler>(
+    make: impl Fn() -> H + Send + Sync + 'static,
     stop: CancellationToken,
-) -> StreamableHttpService<Server, LocalSessionManager> {
+) -> MethodRouter<Shared> {
     let config = StreamableHttpServerConfig::default()
         .with_cancellation_token(stop)
         .with_max_request_body_bytes(MAX_BODY_BYTES)
         // Whoever gets here has passed our own check of both, which is stricter.
         .disable_allowed_hosts()
         .disable_allowed_origins();
-    let service = Arc::clone(service);
-    StreamableHttpService::new(move || Ok(Server::new(Arc::clone(&service))), Arc::default(), config)
+    let service = StreamableHttpService::new(move || Ok(make()), Arc::<LocalSessionManager>::default(), config);
+    axum::routing::any_service(service)
 }
