@@ -61,6 +61,8 @@ pub struct Session {
     path: String,
     /// None for the revision without sessions.
     id: Option<String>,
+    /// What the client can do.
+    capabilities: Value,
     next: AtomicU64,
 }
 
@@ -74,11 +76,19 @@ impl Session {
     /// At an address with a project of its own.
     #[track_caller]
     pub fn open_at(client: &Client, path: &str) -> Self {
-        let mut session = Self { client: client.clone(), path: path.to_owned(), id: None, next: AtomicU64::new(1) };
+        Self::open_as(client, path, json!({}))
+    }
+
+    /// As a client that can do something.
+    #[track_caller]
+    pub fn open_as(client: &Client, path: &str, capabilities: Value) -> Self {
+        let mut session = Self::without_as(client, capabilities);
+        path.clone_into(&mut session.path);
         let hello = json!({
             "jsonrpc": "2.0", "id": 0, "method": "initialize",
             "params": {
-                "protocolVersion": WITH_SESSIONS, "capabilities": {}, "clientInfo": {"name": "tests", "version": "1"}
+                "protocolVersion": WITH_SESSIONS, "capabilities": session.capabilities,
+                "clientInfo": {"name": "tests", "version": "1"}
             }
         });
         let reply = client.send("POST", path, &[ACCEPT], hello.to_string().as_bytes());
@@ -94,13 +104,19 @@ impl Session {
 
     /// Each request stands for itself, as in revision 2026-07-28.
     pub fn without(client: &Client) -> Self {
-        Self { client: client.clone(), path: "/mcp".to_owned(), id: None, next: AtomicU64::new(1) }
+        Self::without_as(client, json!({}))
+    }
+
+    /// The same, as a client that can do something.
+    pub fn without_as(client: &Client, capabilities: Value) -> Self {
+        Self { client: client.clone(), path: "/mcp".to_owned(), id: None, capabilities, next: AtomicU64::new(1) }
     }
 
     /// The same session, with another token or none.
     pub fn with_token(&self, token: Option<&str>) -> Self {
         let client = self.client.with_token(token);
-        Self { client, path: self.path.clone(), id: self.id.clone(), next: AtomicU64::new(1000) }
+        let (path, id, capabilities) = (self.path.clone(), self.id.clone(), self.capabilities.clone());
+        Self { client, path, id, capabilities, next: AtomicU64::new(1000) }
     }
 
     /// A request with its id, as this revision writes it.
@@ -111,7 +127,7 @@ impl Session {
             let mut meta = json!({
                 "io.modelcontextprotocol/protocolVersion": WITHOUT_SESSIONS,
                 "io.modelcontextprotocol/clientInfo": {"name": "tests", "version": "1"},
-                "io.modelcontextprotocol/clientCapabilities": {}
+                "io.modelcontextprotocol/clientCapabilities": self.capabilities
             });
             meta.as_object_mut().expect("fields").extend(fields);
             params["_meta"] = meta;
@@ -126,7 +142,7 @@ impl Session {
             None => {
                 headers.push(("MCP-Protocol-Version", WITHOUT_SESSIONS));
                 headers.push(("Mcp-Method", message["method"].as_str().unwrap_or_default()));
-                let name = message["params"]["name"].as_str().or(message["params"]["uri"].as_str());
+                let name = ["name", "uri", "taskId"].iter().find_map(|name| message["params"][*name].as_str());
                 headers.push(("Mcp-Name", name.unwrap_or_default()));
             }
         }

@@ -124,6 +124,27 @@ fn an_agent_answers_a_commands_questions() {
 }
 
 #[test]
+fn a_run_that_is_just_being_started_can_be_written_to_and_killed() {
+    let daemon = sandbox_tests::Options::default().start();
+    let session = Session::without(&daemon.client);
+    for _ in 0..5 {
+        // A project's first command takes longest to start.
+        let project = daemon.project();
+        let begin = |command: &str| {
+            let arguments = json!({"project_id": project.id, "command": command, "interactive": true, "wait_ms": 0});
+            session.call("run_command", &arguments).data()["run_id"].clone()
+        };
+        let run = begin("read -r line; echo \"got $line\"");
+        assert_eq!(session.call("run_input", &json!({"run_id": run, "text": "it\n"})).data()["taken"], 3);
+        assert_eq!(project.wait(run.as_str().expect("an id"), TIME).stdout, "got it\n");
+        let project = daemon.project();
+        let arguments = json!({"project_id": project.id, "command": "sleep 60", "wait_ms": 0});
+        let run = session.call("run_command", &arguments).data()["run_id"].clone();
+        assert_eq!(session.call("run_kill", &json!({"run_id": run})).data()["status"], "cancelled");
+    }
+}
+
+#[test]
 fn without_interactive_input_is_empty_and_the_answer_is_waited_for() {
     let project = project();
     let session = Session::without(&project.client);

@@ -1,6 +1,6 @@
 //! What a tool answers: text for the model, and the same as data for its client.
 
-use rmcp::model::{CallToolResult, ContentBlock};
+use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, CreateTaskResult, Task};
 use sandbox_wire::{Problem, RunResult, RunState};
 use serde::Serialize;
 use serde_json::Value;
@@ -18,13 +18,15 @@ pub(crate) struct Answer {
     notes: Vec<String>,
     data: Value,
     is_error: bool,
+    /// What was asked for goes on as this, for a client that takes tasks.
+    task: Option<Box<Task>>,
 }
 
 impl Answer {
     pub(crate) fn new(text: impl Into<String>, data: &impl Serialize) -> Self {
         let mut data = serde_json::to_value(data).expect("texts, numbers and maps of texts are JSON");
         without_null(&mut data);
-        Self { text: text.into(), notes: Vec::new(), data, is_error: false }
+        Self { text: text.into(), notes: Vec::new(), data, is_error: false, task: None }
     }
 
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
@@ -42,6 +44,20 @@ impl Answer {
     pub(crate) fn failing(mut self) -> Self {
         self.is_error = true;
         self
+    }
+
+    /// What was asked for goes on.
+    pub(crate) fn as_task(mut self, task: Task) -> Self {
+        self.task = Some(Box::new(task));
+        self
+    }
+
+    /// `tasks`: whether the client takes them.
+    pub(crate) fn into_response(mut self, tasks: bool) -> CallToolResponse {
+        match self.task.take().filter(|_| tasks) {
+            Some(task) => CreateTaskResult::new(*task).into(),
+            None => self.into_result().into(),
+        }
     }
 
     pub(crate) fn into_result(self) -> CallToolResult {

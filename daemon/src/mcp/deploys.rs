@@ -67,7 +67,8 @@ impl Tool for BuildAndDeploy {
         let build = runs::request(Command::Shell(input.command), input.cwd, input.timeout_ms);
         let prepared = call.service.prepare(&call.caller, &entry, build)?;
         let run = prepared.order.run.clone();
-        let Some(built) = call.unless_cancelled(runs::finish(&call, &entry, prepared, None)).await? else {
+        let Some(built) = call.unless_cancelled(runs::finish(&call, &entry, prepared, Some(runs::PATIENCE))).await?
+        else {
             let text = format!(
                 "The build goes on in the background as {run}. Wait for its end with run_output {{\"run_id\": \"{run}\", \
                  \"wait_ms\": 45000}}; when it has exited with 0, deploy_project makes what it left live."

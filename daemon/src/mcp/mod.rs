@@ -16,6 +16,7 @@ mod prompts;
 mod resources;
 mod runs;
 mod server;
+mod tasks;
 mod tool;
 
 use crate::http::Shared;

@@ -2,6 +2,7 @@
 
 use super::answer::{self, Answer, HALF_BYTES};
 use super::live;
+use super::tasks;
 use super::tool::{Call, Effect, Tool};
 use crate::kill_on_drop::KillOnDrop;
 use crate::projects::Entry;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Many clients give up after a minute; until then there has to be an answer.
-const PATIENCE: Duration = Duration::from_secs(50);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(50);
 /// For an answer to a command that waits for input sooner or later.
 const INTERACTIVE_PATIENCE: Duration = Duration::from_secs(1);
 const MAX_OUTPUT_BYTES: usize = 4 * HALF_BYTES;
@@ -93,15 +94,17 @@ pub(crate) fn request(command: Command, cwd: Option<String>, timeout_ms: Option<
 
 /// Runs to the end, or for as long as the client waits. Whoever gives the call up ends the run.
 async fn run(call: &Call, entry: &Arc<Entry>, prepared: Prepared, patience: Option<Duration>) -> Result<Answer, Error> {
-    let id = prepared.order.run.clone();
+    let row = prepared.row.clone();
     Ok(match call.unless_cancelled(finish(call, entry, prepared, patience)).await? {
         Some(result) => answer::of_run(&result),
-        None => still_running(&id, RunState::Running),
+        // Who wants an answer early wants this one.
+        None if patience.is_some() => still_running(&row.id, RunState::Running),
+        None => still_running(&row.id, RunState::Running).as_task(tasks::of_run(&row)),
     })
 }
 
 /// The result; none when the run goes on in the background. Without `patience` a client that listens to progress waits
-/// for the end, and another one until it would give up.
+/// for the end, one that takes tasks for a moment, and another one until it would give up.
 pub(crate) async fn finish(
     call: &Call,
     entry: &Arc<Entry>,
@@ -118,11 +121,13 @@ pub(crate) async fn finish(
         given_up.disarm();
         return Ok(Some(result));
     }
+    let usual = if tasks::declared(&call.context) { tasks::PATIENCE } else { PATIENCE };
+    let patience = patience.unwrap_or(usual);
     let mut task = {
         let (service, entry) = (Arc::clone(service), Arc::clone(entry));
         AbortOnDropHandle::new(tokio::spawn(async move { service.run_briefly(&entry, prepared, HALF_BYTES).await }))
     };
-    match tokio::time::timeout(patience.unwrap_or(PATIENCE), &mut task).await {
+    match tokio::time::timeout(patience, &mut task).await {
         Ok(done) => done.map_err(Error::internal)?.map(Some),
         Err(_) => {
             drop(task.detach());

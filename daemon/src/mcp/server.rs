@@ -1,14 +1,15 @@
 //! The protocol's requests, each answered for the caller who sent it.
 
 use super::tool::{Call, Listed, with_default_project};
-use super::{answer, catalogue, prompts, resources};
+use super::{answer, catalogue, prompts, resources, tasks};
 use crate::service::{Error, Service};
 use crate::tokens::Caller;
 use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, GetPromptRequestParams, GetPromptResponse, Implementation,
-    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CancelTaskParams, GetPromptRequestParams, GetPromptResponse,
+    GetTaskParams, GetTaskResult, Implementation, ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse, ServerCapabilities,
+    ServerConfig, UpdateTaskParams,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -52,7 +53,8 @@ fn field(query: &str, name: &str) -> Option<String> {
 
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().enable_prompts().build();
+        let capabilities = ServerCapabilities::builder();
+        let capabilities = capabilities.enable_tools().enable_resources().enable_prompts().enable_tasks().build();
         let mut server = Implementation::from_build_env();
         server.name = "sandboxd".to_owned();
         server.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -84,10 +86,37 @@ impl ServerHandler for Server {
             let name: String = request.name.chars().take(64).collect();
             return Err(ErrorData::invalid_params(format!("there is no tool named {name}; see tools/list"), None));
         };
+        let takes_tasks = tasks::declared(&call.context);
         let done = listed.action.take(call, request.arguments.unwrap_or_default()).await;
         // What a model can do something about is a result, which it reads; errors of the protocol it does not.
-        let result = done.map_or_else(|error| answer::failed(&error.into_problem()), answer::Answer::into_result);
-        Ok(result.into())
+        Ok(match done {
+            Ok(answer) => answer.into_response(takes_tasks),
+            Err(error) => answer::failed(&error.into_problem()).into(),
+        })
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        tasks::get(&self.call(context)?, &request.task_id).await
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::update(&self.call(context)?, &request.task_id).await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        tasks::cancel(&self.call(context)?, &request.task_id).await
     }
 
     async fn list_prompts(

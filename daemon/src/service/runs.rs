@@ -16,9 +16,12 @@ use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a kill is waited for before the answer says that the run is still running.
 const KILL_TIME: Duration = Duration::from_secs(3);
+/// Between questions about a run that its keeper does not know yet.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Of a run's input, in one message to the keeper.
 const INPUT_BYTES: usize = 1 << 20;
 const MAX_PAGE: u32 = 200;
@@ -231,7 +234,7 @@ impl Service {
     /// Kills a run and what it left in the background; waits a moment for its end.
     pub(crate) async fn kill_run(&self, entry: &Entry, run: &RunId) -> Result<RunSummary, Error> {
         let row = self.run_row(entry, run).await?;
-        match entry.keeper.kill(run, KillCause::Caller).await {
+        match self.of_keeper(run, || entry.keeper.kill(run, KillCause::Caller)).await {
             // Gone or unknown: there is nothing left to kill.
             Ok(()) | Err(KeeperError::Absent(_) | KeeperError::Refused(_)) => {}
             Err(KeeperError::Broken(source)) => return Err(KeepersError::Broken(source).into()),
@@ -248,7 +251,7 @@ impl Service {
 
     pub(crate) async fn signal_run(&self, entry: &Entry, run: &RunId, signal: i32) -> Result<RunSummary, Error> {
         let row = self.running_row(entry, run).await?;
-        match entry.keeper.signal(run, signal).await {
+        match self.of_keeper(run, || entry.keeper.signal(run, signal)).await {
             Ok(()) => Ok(row.summary()),
             Err(error) => Err(no_answer(run, error)),
         }
@@ -263,11 +266,34 @@ impl Service {
         loop {
             let piece = pieces.next().unwrap_or_default();
             let last = pieces.peek().is_none();
-            let sent = entry.keeper.input(run, piece, eof && last).await;
+            let sent = self.of_keeper(run, || entry.keeper.input(run, piece, eof && last)).await;
             let sent = sent.map_err(|error| no_answer(run, error))?;
             taken += sent;
             if last || sent < piece.len() as u64 {
                 return Ok(taken);
+            }
+        }
+    }
+
+    /// Asks something about a run. One that its keeper does not know may just be on its way there.
+    async fn of_keeper<T, F: Future<Output = Result<T, KeeperError>>>(
+        &self,
+        run: &RunId,
+        ask: impl Fn() -> F,
+    ) -> Result<T, KeeperError> {
+        let patience = Instant::now() + KILL_TIME;
+        loop {
+            let answer = ask().await;
+            let unknown = match &answer {
+                Err(KeeperError::Absent(_)) => true,
+                Err(KeeperError::Refused(problem)) => problem.code == Code::RunNotFound,
+                _ => false,
+            };
+            let Some(active) = self.active.get(run).filter(|_| unknown && Instant::now() < patience) else {
+                return answer;
+            };
+            if tokio::time::timeout(ASK_AGAIN, active.ended.cancelled()).await.is_ok() {
+                return answer;
             }
         }
     }
