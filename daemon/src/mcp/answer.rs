@@ -47,7 +47,7 @@ impl Answer {
     }
 
     /// What was asked for goes on.
-    pub(crate) fn as_task(mut self, task: Task) -> Self {
+    pub(crate) fn with_task(mut self, task: Task) -> Self {
         self.task = Some(Box::new(task));
         self
     }

@@ -99,7 +99,7 @@ async fn run(call: &Call, entry: &Arc<Entry>, prepared: Prepared, patience: Opti
         Some(result) => answer::of_run(&result),
         // Who wants an answer early wants this one.
         None if patience.is_some() => still_running(&row.id, RunState::Running),
-        None => still_running(&row.id, RunState::Running).as_task(tasks::of_run(&row)),
+        None => still_running(&row.id, RunState::Running).with_task(tasks::of_run(&row)),
     })
 }
 
