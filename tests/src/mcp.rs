@@ -168,6 +168,19 @@ impl Session {
         answer.unwrap_or_else(|error| panic!("{message}: {error}"))
     }
 
+    /// Listens to what the server says by itself.
+    #[track_caller]
+    pub fn listen(&self) -> Incoming {
+        let headers = [
+            ("Accept", "text/event-stream"),
+            ("Mcp-Session-Id", self.id.as_deref().expect("a session")),
+            ("MCP-Protocol-Version", WITH_SESSIONS),
+        ];
+        let stream = self.client.open("GET", &self.path, &headers, &[]).expect("the daemon answers");
+        assert_eq!(stream.status, 200);
+        stream
+    }
+
     /// Ends the session.
     #[track_caller]
     pub fn close(&self) {

@@ -312,17 +312,3 @@ fn the_daemons_wallet_is_not_for_everybody() {
     }
     assert_eq!(recorder.count(), 0);
 }
-
-#[test]
-fn a_connection_may_ask_for_some_tools_only() {
-    let daemon = Daemon::shared();
-    let named = |path: &str| -> Vec<String> {
-        let tools = Session::open_at(&daemon.client, path).tools();
-        tools.iter().filter_map(|tool| tool["name"].as_str()).map(str::to_owned).collect()
-    };
-    let few = named("/mcp?tools=run,files");
-    assert!(few.contains(&"run_command".to_owned()) && few.contains(&"read_file".to_owned()), "{few:?}");
-    assert!(!few.iter().any(|name| name == "run_sql" || name == "deploy_project"), "{few:?}");
-    assert!(named("/mcp").len() > few.len() && named("/mcp?tools=all").len() > few.len());
-    assert!(named("/mcp?tools=database").contains(&"run_sql".to_owned()));
-}

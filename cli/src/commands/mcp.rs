@@ -45,6 +45,7 @@ pub(crate) async fn mcp(globals: &Globals, args: McpArgs) -> Result<u8, Failure>
         tools: args.tools,
         link: tokio::sync::Mutex::default(),
         session: Mutex::default(),
+        heard: Mutex::default(),
         running: Mutex::default(),
         output: write_lines(),
     });
@@ -67,6 +68,8 @@ struct Bridge {
     tools: Vec<String>,
     link: tokio::sync::Mutex<Option<Link>>,
     session: Mutex<Session>,
+    /// The session in which we listen to what the daemon says by itself.
+    heard: Mutex<Option<HeaderValue>>,
     /// Requests without an answer, by their ids as JSON.
     running: Mutex<HashMap<String, AbortHandle>>,
     output: mpsc::Sender<String>,
@@ -136,6 +139,7 @@ impl Bridge {
                     // Not before it is on the list.
                     let _ = begun.await;
                     bridge.request(&id, message).await;
+                    bridge.listen().await;
                     bridge.running().remove(&id.to_string());
                 });
                 self.running().insert(key, task.abort_handle());
@@ -160,6 +164,7 @@ impl Bridge {
                 if let Err(failure) = self.send(&message).await {
                     eprintln!("sandboxctl: {}", render::plain(&failure.problem().error));
                 }
+                self.listen().await;
             }
         }
     }
@@ -198,6 +203,31 @@ impl Bridge {
             self.post(&link, &initialized).await?;
         }
         Ok(self.post(&link, message).await?)
+    }
+
+    /// Passes on what the daemon says by itself, once for each session that has begun.
+    async fn listen(self: &Arc<Self>) {
+        let session = self.session();
+        let (Some(id), Some(version)) = (session.id, session.version) else { return };
+        let before = self.heard.lock().unwrap_or_else(PoisonError::into_inner).replace(id.clone());
+        let link = self.link.lock().await.clone();
+        let Some(link) = link.filter(|_| before.as_ref() != Some(&id)) else { return };
+        let bridge = Arc::clone(self);
+        tokio::spawn(async move {
+            let accept = HeaderValue::from_static("text/event-stream");
+            let headers = HeaderMap::from_iter([(ACCEPT, accept), (SESSION, id), (VERSION, version)]);
+            // It is only news: without it the client asks by itself.
+            let Ok(response) = link.client.exchange(Method::GET, &link.path, headers, Vec::new()).await else { return };
+            let mut events = Events::default();
+            let mut bytes = response.bytes_stream();
+            while let Some(Ok(piece)) = bytes.next().await {
+                for data in events.take(&piece) {
+                    if let Ok(event) = serde_json::from_str::<Value>(&data) {
+                        bridge.write(&event).await;
+                    }
+                }
+            }
+        });
     }
 
     async fn post(&self, link: &Link, message: &Value) -> Result<Response, ClientError> {
@@ -303,7 +333,7 @@ fn headers(message: &Value, session: &Session) -> HeaderMap {
     if let Some(version) = params["_meta"][META_VERSION].as_str() {
         set(VERSION, Some(version));
         set(METHOD, message["method"].as_str());
-        set(NAME, params["name"].as_str().or(params["uri"].as_str()));
+        set(NAME, ["name", "uri", "taskId"].iter().find_map(|name| params[*name].as_str()));
     } else if message["method"] != "initialize" {
         headers.extend(session.id.clone().map(|id| (SESSION, id)));
         headers.extend(session.version.clone().map(|version| (VERSION, version)));

@@ -1,7 +1,7 @@
 //! All tools, in the order in which they are listed: what is needed most comes first.
 
 use super::tool::{Listed, listed};
-use super::{deploys, files, gateway, projects, runs};
+use super::{deploys, files, gateway, profile, projects, runs};
 use std::sync::LazyLock;
 
 static ALL: LazyLock<Vec<Listed>> = LazyLock::new(|| {
@@ -19,6 +19,7 @@ static ALL: LazyLock<Vec<Listed>> = LazyLock::new(|| {
         listed::<projects::GetProject>("run"),
         listed::<deploys::BuildAndDeploy>("deploy"),
         listed::<deploys::DeployProject>("deploy"),
+        listed::<profile::MoreTools>(profile::GROUP),
     ];
     ours.into_iter().chain(gateway::listed()).collect()
 });

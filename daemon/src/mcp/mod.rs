@@ -11,6 +11,7 @@ mod deploys;
 mod files;
 mod gateway;
 mod live;
+mod profile;
 mod projects;
 mod prompts;
 mod resources;

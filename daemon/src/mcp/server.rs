@@ -1,6 +1,7 @@
 //! The protocol's requests, each answered for the caller who sent it.
 
-use super::tool::{Call, Listed, with_default_project};
+use super::profile::{Profile, Shown};
+use super::tool::{Call, with_default_project};
 use super::{answer, catalogue, prompts, resources, tasks};
 use crate::service::{Error, Service};
 use crate::tokens::Caller;
@@ -15,21 +16,24 @@ use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use std::sync::Arc;
 
+const SESSION: &str = "mcp-session-id";
 const INSTRUCTIONS: &str = "Runs commands in sandboxes, one per project: nothing outside the project's folder can be \
     written, and what a command may reach over the network is up to the project's policy. run_command runs a shell line \
     and answers with its exit code and output; create_project makes a project to run it in, build_and_deploy builds a \
     project and puts it on the web. A command that takes longer than 50 seconds goes on in the background: run_output \
     reads what it writes, run_kill ends it.";
 
-/// One for each session, or for each request without one; knows nothing of either.
+/// One for each session, or for each request without one.
 #[derive(Debug, Clone)]
 pub(crate) struct Server {
     service: Arc<Service>,
+    /// All that a session remembers.
+    shown: Shown,
 }
 
 impl Server {
     pub(crate) fn new(service: Arc<Service>) -> Self {
-        Self { service }
+        Self { service, shown: Shown::default() }
     }
 
     /// Who sent this very request, by its token, and the project that its address names.
@@ -41,7 +45,9 @@ impl Server {
         let default_project = field(query, "project");
         let groups = field(query, "tools").filter(|groups| groups != "all");
         let groups = groups.map(|groups| groups.split(',').map(str::to_owned).collect());
-        Ok(Call { service: Arc::clone(&self.service), caller, default_project, groups, context })
+        let has_session = parts.is_some_and(|parts| parts.headers.contains_key(SESSION));
+        let profile = Profile { groups, shown: has_session.then(|| Arc::clone(&self.shown)) };
+        Ok(Call { service: Arc::clone(&self.service), caller, default_project, profile, context })
     }
 }
 
@@ -54,7 +60,13 @@ fn field(query: &str, name: &str) -> Option<String> {
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder();
-        let capabilities = capabilities.enable_tools().enable_resources().enable_prompts().enable_tasks().build();
+        let capabilities = capabilities
+            .enable_tools()
+            .enable_tool_list_changed()
+            .enable_resources()
+            .enable_prompts()
+            .enable_tasks()
+            .build();
         let mut server = Implementation::from_build_env();
         server.name = "sandboxd".to_owned();
         server.version = env!("CARGO_PKG_VERSION").to_owned();
@@ -68,10 +80,8 @@ impl ServerHandler for Server {
     ) -> Result<ListToolsResult, ErrorData> {
         let call = self.call(context)?;
         let has_project = call.default_project.is_some();
-        let wanted = |listed: &&Listed| {
-            call.groups.as_deref().is_none_or(|groups| groups.iter().any(|group| group == listed.group))
-        };
-        let tools = catalogue::all().iter().filter(wanted).map(|listed| listed.tool.clone());
+        let listed = catalogue::all().iter().filter(|listed| call.profile.lists(listed));
+        let tools = listed.map(|listed| listed.tool.clone());
         let tools = if has_project { tools.map(with_default_project).collect() } else { tools.collect() };
         Ok(ListToolsResult { tools, ..ListToolsResult::default() })
     }

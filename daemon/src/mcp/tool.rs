@@ -1,6 +1,7 @@
 //! What a tool is: one type says its name, its words for the model, the shape of what it takes, and what it does.
 
 use super::answer::Answer;
+use super::profile::Profile;
 use crate::projects::Entry;
 use crate::service::{Error, Service};
 use crate::tokens::Caller;
@@ -65,8 +66,8 @@ pub(crate) struct Call {
     pub(crate) caller: Caller,
     /// The project that is meant where a call names none.
     pub(crate) default_project: Option<String>,
-    /// The groups of tools that are listed; all when absent.
-    pub(crate) groups: Option<Vec<String>>,
+    /// Which tools are listed.
+    pub(crate) profile: Profile,
     pub(crate) context: RequestContext<RoleServer>,
 }
 
