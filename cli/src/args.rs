@@ -119,14 +119,11 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ToolArgs {
-    /// The tool, such as run_sql
-    pub(crate) tool: Option<String>,
-    /// Its arguments, as a JSON object; - reads them from standard input
-    #[arg(long, value_name = "JSON", requires = "tool")]
-    pub(crate) input: Option<String>,
-    /// Print the tool's words and the schema of its arguments instead of calling it
-    #[arg(long, requires = "tool", conflicts_with = "input")]
-    pub(crate) describe: bool,
+    /// The tool, such as run_sql, and its arguments: --NAME VALUE for each, or --input JSON (- reads standard input)
+    ///
+    /// With --describe, the tool's words and the schema of its arguments are printed instead.
+    #[arg(value_name = "TOOL", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]

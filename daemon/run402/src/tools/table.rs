@@ -244,6 +244,15 @@ impl Tool {
 }
 
 impl Param {
+    /// A text of a command line as a value of this parameter; as a text where it is none, for the check to refuse.
+    pub fn read(&self, text: &str) -> Value {
+        match self.kind {
+            Kind::String if self.nullable && text == "null" => Value::Null,
+            Kind::String => text.into(),
+            _ => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        }
+    }
+
     fn schema(&self) -> Value {
         let mut schema = Map::new();
         let kind = match self.kind {
