@@ -11,6 +11,7 @@ use run402::deploy::{AllowWarnings, Deploy, Digest, Event, Observer, Options, Pr
 use run402::environment::{Base, Environment, Settings};
 use run402::error::Error;
 use run402::tools::{self, Context, Files, Tool};
+use sandbox_policy::PROJECT;
 use sandbox_wire::deploy::{DeployPhase, DeployProgress};
 use sandbox_wire::{Code, Problem, ProjectId};
 use serde_json::{Map, Value};
@@ -174,7 +175,8 @@ impl Target {
     pub(crate) async fn deploy(&self, project: &str, wanted: Wanted, watch: &Watch) -> Result<Released, Problem> {
         let failed = |error: Error| refused(&error);
         let manifest = Manifest::from_json(wanted.manifest, Some(project)).map_err(failed)?;
-        let root = wanted.root.as_deref().map(Root::open).transpose().map_err(failed)?;
+        let open = |path: &Path| Root::open(path).map(|root| root.shown_as(Path::new(PROJECT)));
+        let root = wanted.root.as_deref().map(open).transpose().map_err(failed)?;
         let codes: std::collections::BTreeSet<String> = wanted.allow_warnings.into_iter().collect();
         let allow_warnings = if codes.is_empty() { AllowWarnings::Nothing } else { AllowWarnings::Codes(codes) };
         let options = Options { allow_warnings, idempotency_key: wanted.idempotency_key, ..Options::default() };

@@ -312,3 +312,54 @@ fn the_daemons_wallet_is_not_for_everybody() {
     }
     assert_eq!(recorder.count(), 0);
 }
+
+#[test]
+fn files_that_tools_name_are_the_projects() {
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let recorder = Recorder::start();
+    let policy =
+        "name = 'closed'\nextends = 'default'\n[filesystem]\ndeny = ['~/project/secret', '~/project/dist/key']\n";
+    let daemon = Options::default()
+        .policy("closed", policy)
+        .env("HOME", &home.path().to_string_lossy())
+        .env("RUN402_API_BASE", &format!("http://{}", recorder.address))
+        .env("RUN402_CONFIG_DIR", &home.path().join("keys").to_string_lossy())
+        .start();
+    let session = Session::without(&daemon.client);
+    session.call("provision_postgres_project", &json!({"name": "shop"}));
+    let project = daemon.project_of("closed");
+    project.ok("mkdir -p dist; ln -s /etc out; ln -s /etc/passwd link; echo mine > mine; ln -s mine inner");
+    let before = recorder.count();
+    let put = |path: &str, project: Option<&str>| {
+        let mut arguments = json!({"project_id": "prj_1", "key": "k", "local_path": path});
+        arguments.as_object_mut().expect("fields").extend(project.map(|id| ("sandbox_project".to_owned(), json!(id))));
+        session.call("assets_put", &arguments)
+    };
+    for path in ["../../../etc/passwd", "/etc/passwd", "out/passwd", "link", "inner", "secret", "secret/a", "", "dist"]
+    {
+        let refused = put(path, Some(&project.id));
+        assert!(
+            !refused.refused().contains("projects/"),
+            "{path}: where it is on the host is nobody's business: {refused:?}"
+        );
+    }
+    assert!(put("mine", None).refused().contains("sandbox_project"), "whose files?");
+    assert!(put("mine", Some("nobody")).refused().contains("nobody"));
+    for dir in ["out", "..", "/etc", "/home/user", "secret", "mine"] {
+        let arguments = json!({"project": "prj_1", "dir": dir, "sandbox_project": project.id});
+        let refused = session.call("deploy_site_dir", &arguments);
+        assert!(!refused.refused().is_empty(), "{dir}: {refused:?}");
+    }
+    assert_eq!(recorder.count(), before, "nothing of it was sent");
+    for path in ["../x", "/etc/x", "out/x", "secret/x", "dist/key"] {
+        let arguments = json!({"project_id": "prj_1", "key": "k", "output_path": path, "sandbox_project": project.id});
+        let refused = session.call("assets_get", &arguments);
+        assert!(!refused.refused().is_empty(), "{path}: {refused:?}");
+    }
+    assert_eq!(put("/home/user/project/mine", Some(&project.id)).data()["key"], "k", "as commands name it");
+    // Without the scope for files they stay where they are.
+    let token = json!({"scopes": ["deploy"]});
+    let token = daemon.client.post("/tokens", &token).json()["token"].as_str().expect("a token").to_owned();
+    let arguments = json!({"project_id": "prj_1", "key": "k", "local_path": "mine", "sandbox_project": project.id});
+    assert!(session.with_token(Some(&token)).call("assets_put", &arguments).refused().contains("files"));
+}

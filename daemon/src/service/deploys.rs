@@ -211,7 +211,7 @@ impl Files for WorkspaceFiles {
         {
             return Err(no_file(name, "the policy denies it"));
         }
-        Ok((Root::open(&workspace(&self.entry))?, within))
+        Ok((Root::open(&workspace(&self.entry))?.shown_as(Path::new(PROJECT)), within))
     }
 
     fn write<'a>(&'a self, name: &'a str, bytes: Bytes) -> Written<'a> {

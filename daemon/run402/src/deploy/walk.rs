@@ -61,6 +61,12 @@ impl Root {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// The same directory, which messages name like this.
+    #[must_use]
+    pub fn shown_as(self, path: &Path) -> Self {
+        Self { path: path.to_owned(), ..self }
+    }
+
     /// A directory beneath this one; no part of `path` may be a link or lead out.
     pub fn beneath(&self, path: &Path) -> Result<Self, Error> {
         let shown = self.path.join(path);
