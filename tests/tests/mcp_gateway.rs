@@ -239,6 +239,10 @@ fn every_tool_makes_the_call_that_it_is_for() {
             (None, false) => continue,
             (None, true) => panic!("nobody says what {name} has to call"),
         };
+        for (hint, fact) in [("destructiveHint", "destructive"), ("idempotentHint", "idempotent")] {
+            let hint = &tool["annotations"][hint];
+            assert!(wanted[fact].is_null() || *hint == wanted[fact], "{name}: {fact} is {hint}");
+        }
         let mut arguments = example(&tool);
         if tool["inputSchema"]["properties"].get("sandbox_project").is_some() {
             arguments["sandbox_project"] = json!(project.id);

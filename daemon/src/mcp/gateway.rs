@@ -24,7 +24,9 @@ pub(crate) fn listed() -> impl Iterator<Item = Listed> {
         let effect = match tool.effect {
             tools::Effect::Reads => Effect::Reads,
             tools::Effect::Adds => Effect::AddsElsewhere,
+            tools::Effect::Sets => Effect::Sets,
             tools::Effect::Replaces | tools::Effect::Removes => Effect::Replaces,
+            tools::Effect::Anything => Effect::Anything,
         };
         let output = json!({"type": "object", "additionalProperties": true});
         let shown = rmcp::model::Tool::new(tool.name.as_str(), description(tool), Arc::new(object(input_schema(tool))))

@@ -23,6 +23,8 @@ pub(crate) enum Effect {
     Reads,
     /// Only adds; a second call adds again.
     Adds,
+    /// Nothing is lost, and a second call does no more than the first.
+    Sets,
     /// May overwrite or remove; a second call does no more than the first.
     Replaces,
     /// Only adds, somewhere else than here.
@@ -37,6 +39,7 @@ impl Effect {
         match self {
             Self::Reads => hints.read_only(true).destructive(false).idempotent(true).open_world(false),
             Self::Adds => hints.read_only(false).destructive(false).idempotent(false).open_world(false),
+            Self::Sets => hints.read_only(false).destructive(false).idempotent(true).open_world(false),
             Self::Replaces => hints.read_only(false).destructive(true).idempotent(true).open_world(false),
             Self::AddsElsewhere => hints.read_only(false).destructive(false).idempotent(false).open_world(true),
             Self::Anything => hints.read_only(false).destructive(true).idempotent(false).open_world(true),

@@ -35,8 +35,12 @@ pub enum Effect {
     Reads,
     /// A second call does it a second time.
     Adds,
+    /// Nothing is lost, and a second call changes nothing more.
+    Sets,
     /// May overwrite; a second call changes nothing more.
     Replaces,
+    /// Whatever the arguments say.
+    Anything,
     /// Cannot be taken back, so it has to be confirmed.
     Removes,
 }
