@@ -33,8 +33,9 @@ pub fn repository() -> PathBuf {
 /// Builds what is stale, in the profile of this test program.
 fn build() -> PathBuf {
     let own = std::env::current_exe().expect("this program has a path");
-    // target/<profile>/deps/<test program>
-    let folder = own.parent().and_then(Path::parent).expect("a test program is two folders below target").to_owned();
+    // target/<profile>/deps/<test program>, or target/<profile>/<program>
+    let beside = own.parent().expect("a program is in a folder");
+    let folder = if beside.ends_with("deps") { beside.parent().unwrap_or(beside) } else { beside }.to_owned();
     let target = folder.parent().expect("profiles are below target");
     let profile = match folder.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
