@@ -17,6 +17,8 @@ use serde_json::json;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+const ASKS_FIRST: &str = "test_tool_with_task";
+
 /// A request without a session finds the tasks of those before it.
 static TASKS: LazyLock<TaskManager> = LazyLock::new(TaskManager::new);
 
@@ -39,7 +41,7 @@ pub(crate) fn listed() -> Vec<Tool> {
         ("failing_job", "Fails after a second, as a tool"),
         ("protocol_error_job", "Fails at once, as a request"),
         ("multi_input", "Asks the user two things while it is at work"),
-        ("test_tool_with_task", "Asks the user before it goes to work"),
+        (ASKS_FIRST, "Asks the user before it goes to work"),
     ];
     with_argument.into_iter().chain(without.map(plain)).collect()
 }
@@ -49,10 +51,11 @@ pub(crate) async fn call(
     request: &CallToolRequestParams,
     context: &RequestContext<RoleServer>,
 ) -> Option<Result<CallToolResponse, ErrorData>> {
-    let job = Job::of(request)?;
+    let asks_first = request.name == ASKS_FIRST;
+    let job = if asks_first { None } else { Some(Job::of(request)?) };
     let knows_tasks = context.client_capabilities().is_some_and(|capabilities| capabilities.supports_tasks());
     Some(match job {
-        Job::Compute(pause) if !knows_tasks => {
+        Some(Job::Compute(pause)) if !knows_tasks => {
             tokio::time::sleep(pause).await;
             Ok(answer(computed(pause)))
         }
@@ -60,12 +63,12 @@ pub(crate) async fn call(
             let tasks = ClientCapabilities::builder().enable_tasks().build();
             Err(ErrorData::missing_required_client_capability(tasks))
         }
-        Job::Greet => greet(request, context).await,
-        job => Ok(start(job)),
+        Some(job) => Ok(start(job)),
+        None => ask_first(request, context).await,
     })
 }
 
-async fn greet(
+async fn ask_first(
     request: &CallToolRequestParams,
     context: &RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
@@ -83,7 +86,6 @@ enum Job {
     AskTwice,
     Fail,
     Break,
-    Greet,
     Say(String),
 }
 
@@ -101,7 +103,6 @@ impl Job {
             "multi_input" => Self::AskTwice,
             "failing_job" => Self::Fail,
             "protocol_error_job" => Self::Break,
-            "test_tool_with_task" => Self::Greet,
             _ => return None,
         })
     }
@@ -130,7 +131,6 @@ impl Job {
                 Ok(CallToolResult::error(vec![ContentBlock::text("This job always fails.")]))
             }
             Self::Break => Err(ErrorData::internal_error("this job always breaks", None).into()),
-            Self::Greet => Err(ErrorData::internal_error("it is started as what it says", None).into()),
             Self::Say(words) => Ok(text(words)),
         }
     }
