@@ -50,6 +50,8 @@ rm -rf -- "$1"
 /// How a daemon is started.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
+    /// Another program in place of sandboxd.
+    pub program: Option<PathBuf>,
     /// Further arguments of `sandboxd serve`.
     pub args: Vec<String>,
     /// Further policy files: name and TOML.
@@ -63,6 +65,11 @@ pub struct Options {
 }
 
 impl Options {
+    pub fn program(mut self, path: PathBuf) -> Self {
+        self.program = Some(path);
+        self
+    }
+
     pub fn arg(mut self, arg: &str) -> Self {
         self.args.push(arg.to_owned());
         self
@@ -326,22 +333,24 @@ fn raw(pid: u32) -> Pid {
 
 /// The command that becomes sandboxd: the process keeps its id through sh(1), unshare(1) and setpriv(1).
 fn program(options: &Options, cgroup: Option<PathBuf>) -> Command {
+    let path = || options.program.clone().unwrap_or_else(|| programs::path("sandboxd"));
     if options.shared_mounts {
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation", "shared", "--"]).arg(programs::path("sandboxd"));
+        command.args(["--mount", "--propagation", "shared", "--"]).arg(path());
         return command;
     }
     if let Some(cgroup) = cgroup.filter(|_| !options.as_nobody) {
         let mut command = Command::new("sh");
-        command.args(["-c", JOIN]).arg(cgroup).arg(programs::path("sandboxd"));
+        command.args(["-c", JOIN]).arg(cgroup).arg(path());
         return command;
     }
     if !options.as_nobody {
-        return Command::new(programs::path("sandboxd"));
+        return Command::new(path());
     }
     assert!(is_root(), "only root can become somebody else");
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(readable("sandboxd"));
+    let path = options.program.clone().unwrap_or_else(|| readable("sandboxd"));
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(path);
     command
 }
 

@@ -318,3 +318,7 @@ impl Drop for Pipes {
 /// Our program for the TypeScript SDK, and the SDK.
 pub const TYPESCRIPT: &str = include_str!("../clients/typescript.mjs");
 pub const TYPESCRIPT_SDK: &str = "@modelcontextprotocol/sdk@1.32.2";
+
+/// The public conformance suite, and its next version.
+pub const SUITE: &str = "@modelcontextprotocol/conformance@0.1.16";
+pub const NEXT_SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";

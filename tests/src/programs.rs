@@ -15,13 +15,25 @@ pub fn path(name: &str) -> PathBuf {
     folder().join(name)
 }
 
+/// The daemon with the tools that the conformance suite of the Model Context Protocol calls. Only who asks for it waits
+/// until it is built, which takes as long as the daemon.
+pub fn mcp_fixtures() -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let name = "sandbox-mcp-fixtures";
+    FOLDER.get_or_init(|| given_or_built(&[name])).join(name)
+}
+
 /// The folder that holds all of them.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| match std::env::var_os("SANDBOX_BIN_DIR") {
+    FOLDER.get_or_init(|| given_or_built(&[]))
+}
+
+fn given_or_built(others: &[&str]) -> PathBuf {
+    match std::env::var_os("SANDBOX_BIN_DIR") {
         Some(folder) => std::path::absolute(folder).expect("SANDBOX_BIN_DIR is a path"),
-        None => build(),
-    })
+        None => build(others),
+    }
 }
 
 /// The root of this repository.
@@ -31,7 +43,7 @@ pub fn repository() -> PathBuf {
 }
 
 /// Builds what is stale, in the profile of this test program.
-fn build() -> PathBuf {
+fn build(others: &[&str]) -> PathBuf {
     let own = std::env::current_exe().expect("this program has a path");
     // target/<profile>/deps/<test program>, or target/<profile>/<program>
     let beside = own.parent().expect("a program is in a folder");
@@ -43,7 +55,7 @@ fn build() -> PathBuf {
     };
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--bins", "--profile", profile, "--target-dir"]).arg(target);
-    for name in NAMES.into_iter().chain([FAULTY_LAUNCHER]) {
+    for name in NAMES.iter().chain(&[FAULTY_LAUNCHER]).chain(others) {
         cargo.args(["-p", name]);
     }
     let status = cargo.current_dir(repository()).stdin(Stdio::null()).status().expect("cargo starts");

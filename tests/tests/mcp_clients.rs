@@ -1,15 +1,13 @@
 //! The Model Context Protocol, as other people's programs speak it: the public conformance suite in two versions, the
 //! inspector, the TypeScript and the Python SDK. Their packages are fetched by their own package managers.
 
-use sandbox_tests::mcp::{TYPESCRIPT, TYPESCRIPT_SDK};
+use sandbox_tests::mcp::{NEXT_SUITE, SUITE, TYPESCRIPT, TYPESCRIPT_SDK};
 use sandbox_tests::npm::{Packages, done};
 use sandbox_tests::{Daemon, Options, host, require};
 use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const SUITE: &str = "@modelcontextprotocol/conformance@0.1.16";
-const NEXT_SUITE: &str = "@modelcontextprotocol/conformance@0.2.0-alpha.12";
 const INSPECTOR: &str = "@modelcontextprotocol/inspector@2.12.0";
 const PYTHON_SDK: &str = "mcp==2.3.0";
 
