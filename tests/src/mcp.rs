@@ -171,11 +171,18 @@ impl Session {
     /// Listens to what the server says by itself.
     #[track_caller]
     pub fn listen(&self) -> Incoming {
-        let headers = [
+        self.listen_after(None)
+    }
+
+    /// Goes on with a stream, after an event of it.
+    #[track_caller]
+    pub fn listen_after(&self, last: Option<&str>) -> Incoming {
+        let mut headers = vec![
             ("Accept", "text/event-stream"),
             ("Mcp-Session-Id", self.id.as_deref().expect("a session")),
             ("MCP-Protocol-Version", WITH_SESSIONS),
         ];
+        headers.extend(last.map(|last| ("Last-Event-ID", last)));
         let stream = self.client.open("GET", &self.path, &headers, &[]).expect("the daemon answers");
         assert_eq!(stream.status, 200);
         stream

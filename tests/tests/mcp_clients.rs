@@ -119,42 +119,8 @@ fn the_inspector_finds_no_fault() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("piped"), "{output:?}");
 }
 
-const PYTHON: &str = r#"
-import asyncio, json, sys, mcp
-url, project, marker, mode = sys.argv[1:]
-
-async def main():
-    async with mcp.Client(url, mode=mode) as client:
-        said = []
-        async def listen(progress, total=None, message=None):
-            said.append(message)
-        run = lambda command, **more: client.call_tool("run_command", {"project_id": project, "command": command}, **more)
-        # The client holds each result against the tool's output schema.
-        result = await run("echo one; sleep 0.5; echo two; exit 3", progress_callback=listen)
-        assert not result.is_error and result.structured_content["exit_code"] == 3, result
-        assert "".join(said) == "one\ntwo\n" and len(said) >= 2, said
-        result = await run("head -c 20000000 /dev/zero", progress_callback=listen)
-        assert result.structured_content["stdout_bytes"] == 20000000
-        result = await run("true", **{})
-        assert result.structured_content["status"] == "exited"
-        bad = await client.call_tool("run_command", {"project_id": project, "command": ""})
-        assert bad.is_error and bad.content[0].text.startswith("Error: "), bad
-        for name, arguments in [
-            ("write_file", {"file_path": "a/b", "content": "text"}), ("read_file", {"file_path": "a/b"}),
-            ("list_files", {}), ("get_project", {}), ("run_list", {}),
-        ]:
-            result = await client.call_tool(name, {"project_id": project, **arguments})
-            assert not result.is_error, (name, result)
-        assert not (await client.call_tool("list_projects", {})).is_error
-        task = asyncio.create_task(run("sleep " + marker))
-        await asyncio.sleep(1)
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError:
-            print("cancelled")
-asyncio.run(main())
-"#;
+/// Our program for the Python SDK.
+const PYTHON: &str = include_str!("../clients/python.py");
 
 #[test]
 fn the_python_client_runs_sees_and_cancels() {
@@ -171,12 +137,17 @@ fn the_python_client_runs_sees_and_cancels() {
         let mut python = Command::new("python3");
         python.args(["-c", PYTHON, &url, &project.id, &marker, mode]).env("PYTHONPATH", &packages);
         let output = done(python.stdin(Stdio::null()));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("cancelled"), "{mode}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("cancelled"), "{mode}: {output:?}");
+        // Without sessions there is nothing to resume.
+        assert_eq!(said.contains("resumed"), mode == "legacy", "{mode}: {output:?}");
         // Whoever leaves without having cancelled is waited for a few seconds by its session.
         let gone = host::eventually(Duration::from_secs(20), || host::processes_with(&marker).is_empty());
         assert!(gone, "{mode}: the command goes on");
     }
     assert!(host::eventually(Duration::from_secs(5), || project.runs().iter().all(|run| run["status"] != "running")));
+    let resumed = project.runs().iter().filter(|run| run["command"] == "echo begun; sleep 2; echo ended").count();
+    assert_eq!(resumed, 1, "what is resumed is not run again");
 }
 
 #[test]

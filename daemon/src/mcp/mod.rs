@@ -17,15 +17,16 @@ mod prompts;
 mod resources;
 mod runs;
 mod server;
+mod sessions;
 mod tasks;
 mod tool;
 
 use crate::http::Shared;
 use axum::routing::MethodRouter;
 use rmcp::ServerHandler;
-use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use server::Server;
+use sessions::Sessions;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,6 @@ fn serve<H: ServerHandler>(
         // Whoever gets here has passed our own check of both, which is stricter.
         .disable_allowed_hosts()
         .disable_allowed_origins();
-    let service = StreamableHttpService::new(move || Ok(make()), Arc::<LocalSessionManager>::default(), config);
+    let service = StreamableHttpService::new(move || Ok(make()), Arc::<Sessions>::default(), config);
     axum::routing::any_service(service)
 }
