@@ -40,12 +40,27 @@ pub(crate) struct Target {
     links: PathBuf,
 }
 
+/// A project's files, but for what its policy denies to commands.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    pub(crate) folder: PathBuf,
+    /// Within the folder.
+    pub(crate) denied: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Named as commands name it. Blocking: opens a directory.
+    pub(crate) fn open(&self) -> Result<Root, Error> {
+        Ok(Root::open(&self.folder)?.shown_as(Path::new(PROJECT)).denying(&self.denied))
+    }
+}
+
 /// A release that is to be made.
 #[derive(Debug)]
 pub(crate) struct Wanted {
     pub(crate) manifest: Value,
-    /// File names start here; without it the manifest holds everything.
-    pub(crate) root: Option<PathBuf>,
+    /// Where file names lead; without it the manifest holds everything.
+    pub(crate) sources: Option<Sources>,
     pub(crate) allow_warnings: Vec<String>,
     pub(crate) idempotency_key: Option<String>,
 }
@@ -175,8 +190,7 @@ impl Target {
     pub(crate) async fn deploy(&self, project: &str, wanted: Wanted, watch: &Watch) -> Result<Released, Problem> {
         let failed = |error: Error| refused(&error);
         let manifest = Manifest::from_json(wanted.manifest, Some(project)).map_err(failed)?;
-        let open = |path: &Path| Root::open(path).map(|root| root.shown_as(Path::new(PROJECT)));
-        let root = wanted.root.as_deref().map(open).transpose().map_err(failed)?;
+        let root = wanted.sources.as_ref().map(Sources::open).transpose().map_err(failed)?;
         let codes: std::collections::BTreeSet<String> = wanted.allow_warnings.into_iter().collect();
         let allow_warnings = if codes.is_empty() { AllowWarnings::Nothing } else { AllowWarnings::Codes(codes) };
         let options = Options { allow_warnings, idempotency_key: wanted.idempotency_key, ..Options::default() };

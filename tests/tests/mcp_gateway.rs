@@ -332,6 +332,12 @@ fn files_that_tools_name_are_the_projects() {
     let session = Session::without(&daemon.client);
     session.call("provision_postgres_project", &json!({"name": "shop"}));
     let project = daemon.project_of("closed");
+    let workspace = daemon.state().join("projects").join(&project.id).join("workspace");
+    for (file, content) in [("secret/a", "sealed"), ("dist/key", "sealed"), ("dist/index.html", "<h1>hi</h1>")] {
+        let file = workspace.join(file);
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("the state is ours");
+        std::fs::write(file, content).expect("the state is ours");
+    }
     project.ok("mkdir -p dist; ln -s /etc out; ln -s /etc/passwd link; echo mine > mine; ln -s mine inner");
     let before = recorder.count();
     let put = |path: &str, project: Option<&str>| {
@@ -354,7 +360,18 @@ fn files_that_tools_name_are_the_projects() {
         let refused = session.call("deploy_site_dir", &arguments);
         assert!(!refused.refused().is_empty(), "{dir}: {refused:?}");
     }
+    for path in ["secret/a", "dist/key", "../x", "out/passwd"] {
+        let site = json!({"replace": {"index.html": {"path": path}}});
+        let arguments = json!({"project_id": "prj_1", "site": site, "sandbox_project": project.id});
+        let refused = session.call("deploy", &arguments);
+        assert!(!refused.refused().is_empty(), "{path}: {refused:?}");
+    }
     assert_eq!(recorder.count(), before, "nothing of it was sent");
+    let arguments = json!({"project": "prj_1", "dir": "dist", "sandbox_project": project.id});
+    assert_eq!(session.call("deploy_site_dir", &arguments).data()["url"], "https://shop.example");
+    let sent = recorder.since(before);
+    assert!(sent[0].body.contains("index.html") && !sent[0].body.contains("key"), "{}", sent[0].body);
+    assert!(sent.iter().all(|sent| !sent.body.contains("sealed")), "{sent:?}");
     for path in ["../x", "/etc/x", "out/x", "secret/x", "dist/key"] {
         let arguments = json!({"project_id": "prj_1", "key": "k", "output_path": path, "sandbox_project": project.id});
         let refused = session.call("assets_get", &arguments);

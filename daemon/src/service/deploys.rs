@@ -1,7 +1,7 @@
 //! Deploying what is in a workspace.
 
 use super::{Error, Service};
-use crate::deploys::{self, Gateway, Target, Wanted, Watch};
+use crate::deploys::{self, Gateway, Sources, Target, Wanted, Watch};
 use crate::projects::Entry;
 use crate::runs::Prepared;
 use crate::tokens::Caller;
@@ -10,11 +10,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use run402::deploy::walk::Root;
 use run402::tools::{self, Files, NoFiles, Tool, Written};
-use sandbox_policy::{PROJECT, at_or_below};
+use sandbox_policy::PROJECT;
 use sandbox_wire::deploy::{BuildRequest, Deploy, DeployList, DeployRequest, FilesDeploy, FilesDeployed};
 use sandbox_wire::{Code, Problem, RunRequest, RunState, Scope};
 use serde_json::{Map, Value, json};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What marks a file of `POST …/deploy` that is not text.
@@ -94,7 +94,7 @@ impl Service {
         }
         let wanted = Wanted {
             manifest: Value::Object(manifest),
-            root: Some(workspace(entry)),
+            sources: Some(sources(entry)?),
             allow_warnings: request.allow_warnings,
             idempotency_key: request.idempotency_key,
         };
@@ -174,7 +174,7 @@ impl Service {
         let files = request.files.into_iter().map(source).collect::<Result<Map<String, Value>, Problem>>()?;
         let wanted = Wanted {
             manifest: json!({"site": {"replace": files}}),
-            root: None,
+            sources: None,
             allow_warnings: Vec::new(),
             idempotency_key: None,
         };
@@ -206,12 +206,7 @@ fn no_file(name: &str, why: impl std::fmt::Display) -> run402::error::Error {
 impl Files for WorkspaceFiles {
     fn locate(&self, name: &str) -> Result<(Root, PathBuf), run402::error::Error> {
         let within = beneath(name).ok_or_else(|| no_file(name, "that is outside of the project"))?;
-        if let Some(policy) = &self.entry.record().policy
-            && policy.policy.filesystem().deny.iter().any(|deny| at_or_below(&inside(&within), deny))
-        {
-            return Err(no_file(name, "the policy denies it"));
-        }
-        Ok((Root::open(&workspace(&self.entry))?.shown_as(Path::new(PROJECT)), within))
+        Ok((sources(&self.entry).map_err(|problem| no_file(name, problem))?.open()?, within))
     }
 
     fn write<'a>(&'a self, name: &'a str, bytes: Bytes) -> Written<'a> {
@@ -229,12 +224,6 @@ fn beneath(name: &str) -> Option<PathBuf> {
         true => path.strip_prefix(PROJECT).ok().map(Path::to_owned),
         false => Some(path.to_owned()),
     }
-}
-
-/// A place in the workspace as commands see it.
-fn inside(within: &Path) -> String {
-    let plain: PathBuf = within.components().filter(|part| *part != Component::CurDir).collect();
-    Path::new(PROJECT).join(plain).to_string_lossy().trim_end_matches('/').to_owned()
 }
 
 /// A release of a workspace, as far as this daemon checks it.
@@ -267,9 +256,16 @@ fn functions(given: Map<String, Value>) -> Value {
     json!({"patch": {"set": set}})
 }
 
-fn workspace(entry: &Entry) -> PathBuf {
-    match &entry.record().file.dir {
+fn sources(entry: &Entry) -> Result<Sources, Problem> {
+    let record = entry.record();
+    let Some(policy) = &record.policy else {
+        let sentence = format!("the project's policy `{}` does not exist", record.file.policy);
+        return Err(Problem::new(Code::PolicyNotFound, sentence));
+    };
+    let within = |denied: &String| Path::new(denied).strip_prefix(PROJECT).ok().map(Path::to_owned);
+    let folder = match &record.file.dir {
         Some(dir) => PathBuf::from(dir),
         None => entry.folder.join("workspace"),
-    }
+    };
+    Ok(Sources { folder, denied: policy.policy.filesystem().deny.iter().filter_map(within).collect() })
 }

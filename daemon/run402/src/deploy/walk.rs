@@ -49,6 +49,8 @@ pub struct Root {
     fd: OwnedFd,
     /// For messages.
     path: PathBuf,
+    /// What is not to be read, with all that is below it.
+    denied: Vec<PathBuf>,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -58,7 +60,28 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let opened = rustix::fs::open(path, DIRECTORY, Mode::empty());
         let fd = opened.map_err(|errno| refused(path, errno))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd, path: path.to_owned(), denied: Vec::new() })
+    }
+
+    /// The same directory, of which some is not to be read: walks leave it out, and naming it is an error.
+    #[must_use]
+    pub fn denying(self, denied: &[PathBuf]) -> Self {
+        Self { denied: denied.to_owned(), ..self }
+    }
+
+    fn denies(&self, inner: &Path) -> bool {
+        self.denied.iter().any(|denied| inner.starts_with(denied))
+    }
+
+    /// Where a path leads, as far as its words say.
+    fn inner(&self, path: &Path) -> Result<PathBuf, Error> {
+        let wrong = |why: &str| local(format!("{} {why}", path.display()));
+        let inner =
+            relative(path).ok_or_else(|| wrong("is not a relative path within the directory that is deployed"))?;
+        match self.denies(&inner) {
+            true => Err(wrong("is denied by the project's policy")),
+            false => Ok(inner),
+        }
     }
 
     /// The same directory, which messages name like this.
@@ -70,19 +93,20 @@ impl Root {
     /// A directory beneath this one; no part of `path` may be a link or lead out.
     pub fn beneath(&self, path: &Path) -> Result<Self, Error> {
         let shown = self.path.join(path);
-        let inner = relative(path).ok_or_else(|| {
-            local(format!("{} is not a relative path within the directory that is deployed", path.display()))
-        })?;
+        let inner = self.inner(path)?;
         let opened = self.open_beneath(&inner, DIRECTORY);
-        Ok(Self { fd: opened.map_err(|errno| refused(&shown, errno))?, path: shown })
+        let below = |denied: &PathBuf| match inner.as_path() == Path::new(".") {
+            true => Some(denied.clone()),
+            false => denied.strip_prefix(&inner).ok().map(Path::to_owned),
+        };
+        let denied = self.denied.iter().filter_map(below).collect();
+        Ok(Self { fd: opened.map_err(|errno| refused(&shown, errno))?, path: shown, denied })
     }
 
     /// A regular file beneath this directory, open for reading.
     pub fn file(&self, path: &Path) -> Result<std::fs::File, Error> {
         let shown = self.path.join(path);
-        let inner = relative(path).ok_or_else(|| {
-            local(format!("{} is not a relative path within the directory that is deployed", path.display()))
-        })?;
+        let inner = self.inner(path)?;
         // Not blocking: opening a FIFO would wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let fd = self.open_beneath(&inner, flags).map_err(|errno| refused(&shown, errno))?;
@@ -222,6 +246,9 @@ impl Walker<'_> {
                 continue;
             }
             let path = format!("{prefix}{text}");
+            if self.root.denies(Path::new(&path)) {
+                continue;
+            }
             match kind {
                 FileType::Symlink => {
                     return Err(self.error(&path, "is a symbolic link; a site has files and directories only"));
@@ -349,6 +376,30 @@ mod tests {
         let all = Filter { ignore: vec![".npmrc".to_owned()], include_sensitive: true };
         let taken = paths(root.path(), &all).expect("a walk");
         assert!(taken.contains(&"x/ID_RSA".to_owned()) && taken.contains(&".env".to_owned()), "{taken:?}");
+    }
+
+    #[test]
+    fn what_is_denied_is_left_out_and_not_to_be_named() {
+        let tree = tree(&["a/index.html", "a/key", "secret/b", "secrets/c"]);
+        let denied = [PathBuf::from("a/key"), PathBuf::from("secret")];
+        let root = Root::open(tree.path()).expect("a root").denying(&denied);
+        let names = |root: &Root| {
+            let mut names = Vec::new();
+            walk(root, &Filter::default(), &mut |batch| {
+                names.extend(batch.files.into_iter().map(|(_, path)| path));
+                true
+            })
+            .expect("a walk");
+            names
+        };
+        assert_eq!(names(&root), ["a/index.html", "secrets/c"]);
+        assert_eq!(names(&root.beneath(Path::new("./a")).expect("a directory")), ["index.html"]);
+        assert_eq!(names(&root.beneath(Path::new(".")).expect("itself")).len(), 2);
+        for path in ["a/key", "./a/./key", "secret/b"] {
+            assert!(root.file(Path::new(path)).is_err_and(|error| error.message.contains("denied")), "{path}");
+        }
+        assert!(root.beneath(Path::new("secret")).is_err() && root.file(Path::new("a/index.html")).is_ok());
+        assert!(root.beneath(Path::new("a")).expect("a directory").file(Path::new("key")).is_err());
     }
 
     #[test]
