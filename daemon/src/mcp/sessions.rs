@@ -17,10 +17,12 @@ use tokio::sync::Notify;
 
 /// Of one answer: what came before its last messages is not told again.
 const MAX_EVENTS: usize = 64;
+/// Once it is whole: the answer itself, and a little of what came before it.
+const TAIL: usize = 8;
 /// An answer waits so long …
 const KEEP: Duration = Duration::from_secs(300);
 /// … unless so many came after it.
-const MAX_KEPT: usize = 64;
+const MAX_KEPT: usize = 32;
 
 type Inner = LocalSessionManager;
 
@@ -76,6 +78,13 @@ struct State {
     readers: u64,
 }
 
+impl State {
+    fn drop_first(&mut self) {
+        self.events.pop_front();
+        self.first += 1;
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -91,8 +100,7 @@ impl Log {
                 let full = state.events.len() >= MAX_EVENTS;
                 if !full || state.reader.is_none_or(|(_, next)| next > state.first) {
                     if full {
-                        state.events.pop_front();
-                        state.first += 1;
+                        state.drop_first();
                     }
                     state.events.push_back(event);
                     break;
@@ -104,7 +112,12 @@ impl Log {
     }
 
     fn end(&self) {
-        lock(&self.state).ended = true;
+        let mut state = lock(&self.state);
+        state.ended = true;
+        while state.events.len() > TAIL && state.reader.is_none_or(|(_, next)| next > state.first) {
+            state.drop_first();
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -301,9 +314,10 @@ mod tests {
         for number in 1..=MAX_EVENTS {
             log.push(event(MAX_EVENTS + number)).now_or_never().expect("nobody to wait for");
         }
+        assert_eq!(lock(&log.state).first, MAX_EVENTS + 1);
         log.end();
         let rest: Vec<_> = log.read_after(Some("3/7")).collect().await;
-        assert_eq!((rest.len(), rest[0].event_id.as_deref()), (MAX_EVENTS, Some("65/7")), "what is left of it");
+        assert_eq!((rest.len(), rest[0].event_id.as_deref()), (TAIL, Some("121/7")), "what is left of it");
     }
 
     #[tokio::test]
