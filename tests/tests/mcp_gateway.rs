@@ -384,3 +384,25 @@ fn files_that_tools_name_are_the_projects() {
     let arguments = json!({"project_id": "prj_1", "key": "k", "local_path": "mine", "sandbox_project": project.id});
     assert!(session.with_token(Some(&token)).call("assets_put", &arguments).refused().contains("files"));
 }
+
+#[test]
+fn the_project_that_belongs_to_the_connections_is_meant_when_none_is_named() {
+    let (_home, recorder, daemon, stranger) = start();
+    let project = daemon.project();
+    project.ok("mkdir dist; echo '<h1>hi</h1>' > dist/index.html");
+    let session = Session::open_at(&daemon.client, &format!("/mcp?project={}", project.id));
+    for tool in session.tools() {
+        let required = tool["inputSchema"]["required"].as_array().cloned().unwrap_or_default();
+        assert!(!required.iter().any(|name| name == "project" || name == "project_id"), "{tool}");
+    }
+    assert!(session.call("list_secrets", &json!({})).refused().contains("project_id"), "there is none yet");
+    // The first deploy makes one, and keeps which it is.
+    assert_eq!(session.call("deploy_project", &json!({})).data()["gateway_project"], "prj_1");
+    session.call("list_secrets", &json!({})).data();
+    assert_eq!(recorder.last().path, "/projects/v1/admin/prj_1/secrets");
+    let before = recorder.count();
+    session.call("deploy_site_dir", &json!({"dir": "dist"})).data();
+    assert!(recorder.since(before)[0].body.contains("\"project_id\":\"prj_1\""), "{:?}", recorder.since(before)[0]);
+    // Whoever has no project there is asked for one.
+    assert!(stranger.call("list_secrets", &json!({})).refused().contains("project_id"));
+}

@@ -118,12 +118,14 @@ impl Call {
 
 /// The field that names a project.
 const PROJECT: &str = "project_id";
+/// The same, as some of the gateway's tools call it.
+const GATEWAYS_PROJECT: &str = "project";
 
 /// The tool for a connection that has a project of its own.
 pub(crate) fn with_default_project(mut tool: rmcp::model::Tool) -> rmcp::model::Tool {
     let mut schema = (*tool.input_schema).clone();
     if let Some(Value::Array(names)) = schema.get_mut("required") {
-        names.retain(|name| name != PROJECT);
+        names.retain(|name| name != PROJECT && name != GATEWAYS_PROJECT);
     }
     tool.input_schema = Arc::new(schema);
     tool
