@@ -170,7 +170,7 @@ pub(crate) struct RunArgs {
     /// Set a variable; without '=' its value is taken from this environment
     #[arg(long = "env", short = 'e', value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
-    /// Give the command this program's standard input: read to its end first, at most 8 MiB
+    /// Give the command this program's standard input, as it comes
     #[arg(long = "interactive", short = 'i')]
     pub(crate) stdin: bool,
     /// Print the receipt to standard error after the run: which isolation was in force

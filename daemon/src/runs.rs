@@ -46,6 +46,10 @@ pub(crate) struct Prepared {
 
 /// Checks a request against its policy and gives it an id.
 pub(crate) fn prepare(entry: &Entry, policy: Arc<NamedPolicy>, request: RunRequest) -> Result<Prepared, Problem> {
+    if request.interactive && request.stdin.is_some() {
+        let sentence = "stdin and interactive exclude each other; send one of them";
+        return Err(Problem::new(Code::InvalidRequest, sentence).with("field", "stdin"));
+    }
     let stdin = match (request.stdin, request.stdin_encoding) {
         (None, _) => None,
         (Some(text), Encoding::Utf8) => Some(text.into_bytes()),
@@ -79,14 +83,14 @@ pub(crate) fn prepare(entry: &Entry, policy: Arc<NamedPolicy>, request: RunReque
         policy_digest: policy.digest.clone(),
         admitted,
         keep_background: request.keep_background,
-        open_input: false,
+        open_input: request.interactive,
     };
     let on_disconnect = request.on_disconnect.unwrap_or(OnDisconnect::Kill);
     Ok(Prepared { order, policy, row, encoding: request.encoding, on_disconnect })
 }
 
 impl Prepared {
-    /// Standard input stays open for what is sent later, unless the request has said all of it.
+    /// Standard input stays open although nobody has asked for it, unless the request has said all of it.
     pub(crate) fn with_open_input(mut self) -> Self {
         self.order.open_input = self.order.admitted.stdin().is_none();
         self

@@ -135,6 +135,36 @@ fn words_environment_and_input_are_passed_on() {
 }
 
 #[test]
+fn input_is_passed_on_as_it_comes() {
+    let person = person();
+    let start = |command: &str| {
+        let mut command = person.command(&["run", "-i", "--", command]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts")
+    };
+    let mut child = start("while read -r line; do echo \"got $line\"; done; echo bye");
+    let (mut input, output) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+    let mut lines = BufReader::new(output).lines().map(|line| line.expect("a line"));
+    for word in ["one", "two"] {
+        writeln!(input, "{word}").expect("written");
+        assert_eq!(lines.next().as_deref(), Some(format!("got {word}").as_str()));
+    }
+    drop(input);
+    assert_eq!(lines.collect::<Vec<_>>(), ["bye"]);
+    assert_eq!(ends(&mut child, Duration::from_secs(10)), 0);
+    // More than any request may hold.
+    let mut child = start("wc -c");
+    let mut input = child.stdin.take().expect("a pipe");
+    let piece = vec![b'x'; 1 << 20];
+    (0..20).for_each(|_| input.write_all(&piece).expect("written"));
+    drop(input);
+    assert_eq!(text(&child.wait_with_output().expect("it ends").stdout).trim(), "20971520");
+    // A command that does not want it does not wait for its end.
+    let mut child = start("echo enough");
+    let _held = child.stdin.take();
+    assert_eq!(ends(&mut child, Duration::from_secs(10)), 0);
+}
+
+#[test]
 fn json_is_the_result_and_nothing_else() {
     let person = person();
     let output = person.run(&["run", "--json", "--", "echo out; echo err >&2; exit 3"]);

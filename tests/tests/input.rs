@@ -162,3 +162,16 @@ fn without_interactive_input_is_empty_and_the_answer_is_waited_for() {
     assert!(session.call("run_input", &json!({"run_id": run, "text": "x"})).refused().contains("closed"));
     assert_eq!(session.call("run_kill", &json!({"run_id": run})).data()["status"], "cancelled");
 }
+
+#[test]
+fn a_stream_may_leave_its_input_open() {
+    let project = project();
+    let mut events = project.stream(&json!({"command": "read -r line; echo \"got $line\"", "interactive": true}));
+    let start = events.next().expect("it starts");
+    let run = start.data["run_id"].as_str().expect("an id").to_owned();
+    send(&project, &run, b"it\n").ok();
+    assert_eq!(events.find(|event| event.name == "stdout").expect("an answer").data["data"], "got it\n");
+    assert_eq!(events.last().expect("an end").data["exit_code"], 0);
+    let both = project.call(&json!({"command": "cat", "interactive": true, "stdin": "x"}));
+    assert_eq!(both.refused(400, "invalid_request")["details"]["field"], "stdin");
+}

@@ -3,6 +3,7 @@
 //! The first signal (or a reader that went away) kills the run and waits for its end, the second one
 //! ends us. A connection that breaks is made anew and goes on where it was: runs outlive their daemon.
 
+use super::feed::feed;
 use crate::args::Globals;
 use crate::client::{Client, ClientError, EventStream};
 use crate::connect;
@@ -57,11 +58,18 @@ pub(crate) struct Follower<'a> {
     seq: u64,
     /// None: output is not shown.
     output: Option<Output>,
+    /// Our standard input is to become the run's.
+    feeds: bool,
 }
 
 impl<'a> Follower<'a> {
     pub(crate) fn new(globals: &'a Globals, client: Client, project: String, output: Option<Output>) -> Self {
-        Self { globals, client, project, run: None, seq: 0, output }
+        Self { globals, client, project, run: None, seq: 0, output, feeds: false }
+    }
+
+    /// Our standard input becomes the run's as soon as it is known which it is.
+    pub(crate) fn feeding(self, feeds: bool) -> Self {
+        Self { feeds, ..self }
     }
 
     /// Follows the run to its end.
@@ -130,6 +138,9 @@ impl<'a> Follower<'a> {
     fn take(&mut self, event: Event, shown: bool) -> Result<Option<Piece>, Failure> {
         let (stream, chunk) = match event {
             Event::Start { run_id } => {
+                if std::mem::take(&mut self.feeds) {
+                    feed(self.client.clone(), format!("/projects/{}/runs/{run_id}", self.project));
+                }
                 self.run = Some(run_id);
                 return Ok(None);
             }

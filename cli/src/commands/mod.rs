@@ -2,6 +2,7 @@
 
 mod deploy;
 mod doctor;
+mod feed;
 pub(crate) mod follow;
 mod gateway;
 mod kill;

@@ -13,14 +13,8 @@ use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::output::Output;
 use crate::render;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use sandbox_wire::{Code, Command, Encoding, Enforced, Problem, RunRequest, RunSummary};
+use sandbox_wire::{Code, Command, Enforced, RunRequest, RunSummary};
 use std::collections::BTreeMap;
-use std::io::Read;
-
-/// What `-i` reads at most; the daemon takes no larger body.
-const STDIN_LIMIT_BYTES: u64 = 8 << 20;
 
 pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<u8, Failure> {
     let timeout_ms = args.timeout.map(|timeout| timeout.0);
@@ -46,7 +40,7 @@ pub(crate) async fn run(globals: &Globals, args: RunArgs) -> Result<u8, Failure>
             Failure::new(Code::Internal, format!("cannot use standard output and standard error: {error}"))
         })?),
     };
-    let mut follower = Follower::new(globals, client.clone(), project.clone(), output);
+    let mut follower = Follower::new(globals, client.clone(), project.clone(), output).feeding(request.interactive);
     let ended = follower.follow(stream, &mut interrupts).await?;
     finish(&client, &project, ended, timeout_ms, globals.json, verbose).await
 }
@@ -112,23 +106,14 @@ fn request(args: RunArgs) -> Result<RunRequest, Failure> {
         Some(PolicyChoice::Text(text)) => (None, Some(text)),
         None => (None, None),
     };
-    let (stdin, stdin_encoding) = match args.stdin {
-        true => read_stdin(std::io::stdin().lock())?,
-        false => (None, Encoding::Utf8),
-    };
     Ok(RunRequest {
-        command,
         cwd: args.cwd,
         timeout_ms: args.timeout.map(|timeout| timeout.0),
         env: environment(&args.env, |name| std::env::var_os(name))?,
-        stdin,
-        stdin_encoding,
+        interactive: args.stdin,
         policy,
         policy_toml,
-        encoding: Encoding::Utf8,
-        keep_background: false,
-        on_disconnect: None,
-        idempotency_key: None,
+        ..RunRequest::new(command)
     })
 }
 
@@ -160,23 +145,6 @@ fn environment(
         }
     }
     Ok(env)
-}
-
-/// Everything up to the end of the input; bytes that are not text travel as base64.
-fn read_stdin(input: impl Read) -> Result<(Option<String>, Encoding), Failure> {
-    let mut bytes = Vec::new();
-    input
-        .take(STDIN_LIMIT_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| Failure::new(Code::InvalidRequest, format!("cannot read standard input: {error}")))?;
-    if bytes.len() as u64 > STDIN_LIMIT_BYTES {
-        let problem = Problem::new(Code::BodyTooLarge, "standard input is longer than 8 MiB");
-        return Err(problem.next("put it into a file in the project's folder").into());
-    }
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => (Some(text), Encoding::Utf8),
-        Err(error) => (Some(STANDARD.encode(error.as_bytes())), Encoding::Base64),
-    })
 }
 
 #[cfg(test)]
@@ -211,13 +179,6 @@ mod tests {
         let pairs: Vec<_> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(pairs, [("A", "1"), ("B", "x=y"), ("C", "here"), ("E", "")]);
         assert!(environment(&["=x".to_owned()], |_| None).is_err());
-    }
-
-    #[test]
-    fn input_is_bounded_and_exact() {
-        assert_eq!(read_stdin(&b"text\n"[..]).expect("short"), (Some("text\n".to_owned()), Encoding::Utf8));
-        assert_eq!(read_stdin(&b"\xff\0"[..]).expect("short"), (Some("/wA=".to_owned()), Encoding::Base64));
-        assert!(read_stdin(std::io::repeat(b'x')).is_err());
     }
 
     #[test]

@@ -74,11 +74,8 @@ impl Tool for RunCommand {
     async fn call(call: Call, input: RunCommandInput) -> Result<Answer, Error> {
         let entry = call.project_to_run(&input.project_id)?;
         let RunCommandInput { command, cwd, timeout_ms, interactive, wait_ms, .. } = input;
-        let mut prepared =
-            call.service.prepare(&call.caller, &entry, request(Command::Shell(command), cwd, timeout_ms))?;
-        if interactive {
-            prepared = prepared.with_open_input();
-        }
+        let request = RunRequest { interactive, ..request(Command::Shell(command), cwd, timeout_ms) };
+        let prepared = call.service.prepare(&call.caller, &entry, request)?;
         let patience = match (wait_ms, interactive) {
             (Some(wait), _) => Some(Duration::from_millis(wait).min(PATIENCE)),
             (None, true) => Some(INTERACTIVE_PATIENCE),

@@ -22,12 +22,16 @@ pub struct RunRequest {
     /// Added to the policy's environment.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
-    /// All of standard input, as text. Without it, input is empty; of `…/runs` it stays open for `…/input`.
+    /// All of standard input, as text. Without it, input is empty; it stays open for `…/input` with
+    /// `interactive`, and of `…/runs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdin: Option<String>,
     /// How `stdin` is written: `base64` for input that is not UTF-8.
     #[serde(default, skip_serializing_if = "Encoding::is_default")]
     pub stdin_encoding: Encoding,
+    /// Standard input stays open for `…/input`, as it does for `…/runs`. Excludes `stdin`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interactive: bool,
     /// Name of a policy to use instead of the project's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
@@ -58,6 +62,7 @@ impl RunRequest {
             env: BTreeMap::new(),
             stdin: None,
             stdin_encoding: Encoding::Utf8,
+            interactive: false,
             policy: None,
             policy_toml: None,
             encoding: Encoding::Utf8,
