@@ -41,9 +41,7 @@ fn an_agent_goes_from_nothing_to_a_running_app() {
     let person = Person::alone();
     let state = person.folder("gateway");
     let (state, database) = (state.to_string_lossy(), postgres.url());
-    let mut command =
-        person.command(&["gateway", "--listen", FREE_PORT, "--state", &state, "--database-url", &database]);
-    command.env_remove("SANDBOXD_STATE");
+    let command = person.command(&["gateway", "--listen", FREE_PORT, "--state", &state, "--database-url", &database]);
     let gateway = Gateway::spawn(command);
     let config = person.folder("config").to_string_lossy().into_owned();
     let daemon = Daemon::options()
