@@ -132,6 +132,14 @@ pub(crate) struct Record {
 }
 
 impl Entry {
+    /// The host folder that is the project's inside.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        match &self.record().file.dir {
+            Some(dir) => PathBuf::from(dir),
+            None => self.folder.join("workspace"),
+        }
+    }
+
     pub(crate) fn new(folder: PathBuf, record: Record) -> Self {
         Self {
             id: record.file.id,

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use run402::deploy::walk::Root;
+use run402::environment::Settings;
 use run402::tools::{self, Files, NoFiles, Tool, Written};
 use sandbox_policy::PROJECT;
 use sandbox_wire::deploy::{BuildRequest, Deploy, DeployList, DeployRequest, FilesDeploy, FilesDeployed};
@@ -28,10 +29,14 @@ impl Service {
         Ok(entry)
     }
 
-    async fn gateway(&self) -> Result<Gateway, Error> {
+    /// Which gateway the environment names.
+    async fn settings(&self) -> Result<Settings, Error> {
         let state = self.state.clone();
-        let settings =
-            tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??;
+        Ok(tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??)
+    }
+
+    async fn gateway(&self) -> Result<Gateway, Error> {
+        let settings = self.settings().await?;
         let embedded = match settings.deploy_base() {
             Some(_) => None,
             None => Some(self.gateway.base(&self.state).await?),
@@ -47,10 +52,7 @@ impl Service {
 
     /// Whether a gateway is named, and not just the embedded one started when it is needed.
     pub(crate) async fn has_named_gateway(&self) -> Result<bool, Error> {
-        let state = self.state.clone();
-        let settings =
-            tokio::task::spawn_blocking(move || deploys::settings(&state)).await.map_err(Error::internal)??;
-        Ok(settings.deploy_base().is_some())
+        Ok(self.settings().await?.deploy_base().is_some())
     }
 
     /// Calls one of the gateway's tools with the daemon's own wallet and keys, which are good for all projects.
@@ -263,9 +265,8 @@ fn sources(entry: &Entry) -> Result<Sources, Problem> {
         return Err(Problem::new(Code::PolicyNotFound, sentence));
     };
     let within = |denied: &String| Path::new(denied).strip_prefix(PROJECT).ok().map(Path::to_owned);
-    let folder = match &record.file.dir {
-        Some(dir) => PathBuf::from(dir),
-        None => entry.folder.join("workspace"),
-    };
-    Ok(Sources { folder, denied: policy.policy.filesystem().deny.iter().filter_map(within).collect() })
+    Ok(Sources {
+        folder: entry.workspace(),
+        denied: policy.policy.filesystem().deny.iter().filter_map(within).collect(),
+    })
 }

@@ -6,7 +6,7 @@ use crate::projects::Entry;
 use crate::tokens::Caller;
 use sandbox_policy::{PROJECT, at_or_below};
 use sandbox_wire::{Code, Problem, Scope};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 impl Service {
@@ -66,10 +66,7 @@ async fn in_workspace<T: Send + 'static>(
     let policy = record.policy.clone().ok_or_else(|| {
         Problem::new(Code::PolicyNotFound, format!("the project's policy `{}` does not exist", record.file.policy))
     })?;
-    let folder = match &record.file.dir {
-        Some(dir) => PathBuf::from(dir),
-        None => entry.folder.join("workspace"),
-    };
+    let folder = entry.workspace();
     let given = path.to_owned();
     let work = move || {
         let deny = &policy.policy.filesystem().deny;

@@ -1,7 +1,7 @@
 //! Tools that are more than one request, or one that the table has no words for, or whose answer is not for everybody.
 
 use super::thin::pick_mailbox;
-use super::{Context, Files, Tool};
+use super::{Context, Files, Tool, value};
 use crate::account::Account;
 use crate::api::functions::{self, InvokeBody};
 use crate::api::projects::{self, NewProject};
@@ -170,7 +170,7 @@ impl Call<'_> {
         let name = self.text("name").unwrap_or_default();
         let invoked =
             functions::invoke_with(&self.account.client, self.project()?, name, method, body, &headers).await?;
-        serde_json::to_value(invoked).map_err(|error| Error::local("LOCAL_ERROR", error.to_string()))
+        value(invoked)
     }
 
     async fn deploy_diagnose_url(&self) -> Result<Value, Error> {
@@ -187,8 +187,7 @@ impl Call<'_> {
     async fn request_faucet(&self) -> Result<Value, Error> {
         let own = self.account.client.address();
         let address = self.text("address").or(own.as_deref()).ok_or_else(|| self.bad("address is missing"))?;
-        let given = wallets::faucet(&self.account.client, address).await?;
-        serde_json::to_value(given).map_err(|error| Error::local("LOCAL_ERROR", error.to_string()))
+        value(wallets::faucet(&self.account.client, address).await?)
     }
 
     async fn billing_history(&self) -> Result<Value, Error> {

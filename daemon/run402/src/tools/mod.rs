@@ -18,6 +18,7 @@ pub use table::{Effect, Param, Tool, all, named};
 use crate::account::Account;
 use crate::environment::Environment;
 use crate::error::Error;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// Where a tool is called.
@@ -59,6 +60,11 @@ pub async fn call_local(
     arguments: &Map<String, Value>,
 ) -> Result<Value, Error> {
     wallet::call(tool, environment, arguments).await
+}
+
+/// What a typed call has answered, as a tool answers it.
+fn value(answer: impl Serialize) -> Result<Value, Error> {
+    serde_json::to_value(answer).map_err(|error| Error::local("LOCAL_ERROR", error.to_string()))
 }
 
 /// Where a tool has to be told its project, that of the caller counts as told.

@@ -1,6 +1,7 @@
 //! Tools that make releases, or put and get stored files.
 
 use super::by_hand::Call;
+use super::value;
 use crate::api::assets::{self, NewAsset};
 use crate::api::functions::{self, NewFunction};
 use crate::api::sites;
@@ -215,8 +216,4 @@ impl Steps {
         }
         Ok(answer)
     }
-}
-
-fn value(answer: impl Serialize) -> Result<Value, Error> {
-    serde_json::to_value(answer).map_err(|error| Error::local("LOCAL_ERROR", error.to_string()))
 }

@@ -1,6 +1,6 @@
 //! Tools about the wallet of this computer, which may have to be made first.
 
-use super::Tool;
+use super::{Tool, value};
 use crate::account::Account;
 use crate::api::wallets;
 use crate::client::{Client, Identity};
@@ -8,7 +8,6 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::keys::KeyCache;
 use crate::wallet::{Rail, Wallet};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
@@ -53,8 +52,4 @@ async fn init(environment: &Environment, arguments: &Map<String, Value>) -> Resu
         Client::new(environment.deploy_base.as_str(), Identity::Wallet(wallet.signer()), Arc::new(keys))
     };
     value(wallets::init(environment, projects, connect).await?)
-}
-
-fn value(answer: impl Serialize) -> Result<Value, Error> {
-    serde_json::to_value(answer).map_err(|error| Error::local("LOCAL_ERROR", error.to_string()))
 }
