@@ -205,6 +205,20 @@ fn check(name: &str, taken: &Taken, wanted: &Value, arguments: &Value) {
     assert!(proven, "{name}: {:?}", taken.headers.keys());
 }
 
+/// What a JSON body has, where it is said: no field is missing, none is one too many, and each is as it was given.
+fn fields_are(name: &str, taken: &Taken, wanted: &Value, arguments: &Value) {
+    let Some(allowed) = wanted["allowed"].as_array() else { return };
+    let body: Value = serde_json::from_str(&taken.body).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let body = body.as_object().unwrap_or_else(|| panic!("{name}: {body}"));
+    for field in wanted["required"].as_array().expect("names") {
+        assert!(body.contains_key(field.as_str().expect("a name")), "{name}: {field} is not in {body:?}");
+    }
+    for (field, value) in body {
+        assert!(allowed.contains(&json!(field)), "{name}: {field} does not belong into {body:?}");
+        assert!(arguments[field].is_null() || arguments[field] == *value, "{name}: {field} is {value}");
+    }
+}
+
 /// Several requests; contents may be sent in any number of pieces.
 fn follows(name: &str, taken: &[Taken], steps: &[Value], any_order: bool, arguments: &Value) {
     let mut taken: Vec<&Taken> = taken.iter().collect();
@@ -268,6 +282,7 @@ fn every_tool_makes_the_call_that_it_is_for() {
         let last = taken.last().expect("a request");
         check(name, last, wanted, &arguments);
         assert_eq!(!last.body.is_empty(), wanted["has_body"] == true, "{name}: {}", last.body);
+        fields_are(name, last, &wanted["fields"], &arguments);
         if let Some((header, place)) = wanted["header"].as_str().and_then(|header| header.split_once(": ")) {
             let value = arguments[place.trim_matches(['{', '}'])].as_str().expect("a text");
             assert!(last.has(header, value), "{name}: {:?}", last.headers);
@@ -405,4 +420,15 @@ fn the_project_that_belongs_to_the_connections_is_meant_when_none_is_named() {
     assert!(recorder.since(before)[0].body.contains("\"project_id\":\"prj_1\""), "{:?}", recorder.since(before)[0]);
     // Whoever has no project there is asked for one.
     assert!(stranger.call("list_secrets", &json!({})).refused().contains("project_id"));
+}
+
+#[test]
+fn a_build_is_listened_to_and_then_deployed() {
+    let (_home, _recorder, daemon, session) = start();
+    let project = daemon.project();
+    let command = "echo one; sleep 0.5; mkdir dist; echo hi > dist/index.html; echo two";
+    let arguments = json!({"project_id": project.id, "command": command, "dir": "dist"});
+    let answered = session.call_with_progress("build_and_deploy", &arguments);
+    assert_eq!(answered.progress().concat(), "one\ntwo\n", "{answered:?}");
+    assert!(answered.text().starts_with("Live at"), "{answered:?}");
 }

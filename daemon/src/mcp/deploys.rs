@@ -1,7 +1,7 @@
 //! From a project's files to a site on the web.
 
 use super::answer::{self, Answer};
-use super::runs::{self, result_schema};
+use super::runs::{self, PATIENCE, Patience, result_schema};
 use super::tool::{Call, Effect, Tool};
 use crate::projects::Entry;
 use crate::service::{Error, check_build};
@@ -67,7 +67,8 @@ impl Tool for BuildAndDeploy {
         let build = runs::request(Command::Shell(input.command), input.cwd, input.timeout_ms);
         let prepared = call.service.prepare(&call.caller, &entry, build)?;
         let run = prepared.order.run.clone();
-        let Some(built) = call.unless_cancelled(runs::finish(&call, &entry, prepared, Some(runs::PATIENCE))).await?
+        let Some(built) =
+            call.unless_cancelled(runs::finish(&call, &entry, prepared, Patience::UnlessItListens(PATIENCE))).await?
         else {
             let text = format!(
                 "The build goes on in the background as {run}. Wait for its end with run_output {{\"run_id\": \"{run}\", \

@@ -76,10 +76,11 @@ impl Tool for RunCommand {
         let RunCommandInput { command, cwd, timeout_ms, interactive, wait_ms, .. } = input;
         let request = RunRequest { interactive, ..request(Command::Shell(command), cwd, timeout_ms) };
         let prepared = call.service.prepare(&call.caller, &entry, request)?;
+        let usual = if tasks::declared(&call.context) { tasks::PATIENCE } else { PATIENCE };
         let patience = match (wait_ms, interactive) {
-            (Some(wait), _) => Some(Duration::from_millis(wait).min(PATIENCE)),
-            (None, true) => Some(INTERACTIVE_PATIENCE),
-            (None, false) => None,
+            (Some(wait), _) => Patience::Exactly(Duration::from_millis(wait).min(PATIENCE)),
+            (None, true) => Patience::Exactly(INTERACTIVE_PATIENCE),
+            (None, false) => Patience::UnlessItListens(usual),
         };
         run(&call, &entry, prepared, patience).await
     }
@@ -90,26 +91,36 @@ pub(crate) fn request(command: Command, cwd: Option<String>, timeout_ms: Option<
 }
 
 /// Runs to the end, or for as long as the client waits. Whoever gives the call up ends the run.
-async fn run(call: &Call, entry: &Arc<Entry>, prepared: Prepared, patience: Option<Duration>) -> Result<Answer, Error> {
+async fn run(call: &Call, entry: &Arc<Entry>, prepared: Prepared, patience: Patience) -> Result<Answer, Error> {
     let row = prepared.row.clone();
     Ok(match call.unless_cancelled(finish(call, entry, prepared, patience)).await? {
         Some(result) => answer::of_run(&result),
         // Who wants an answer early wants this one.
-        None if patience.is_some() => still_running(&row.id, RunState::Running),
+        None if matches!(patience, Patience::Exactly(_)) => still_running(&row.id, RunState::Running),
         None => still_running(&row.id, RunState::Running).with_task(tasks::of_run(&row)),
     })
 }
 
-/// The result; none when the run goes on in the background. Without `patience` a client that listens to progress waits
-/// for the end, one that takes tasks for a moment, and another one until it would give up.
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    Exactly(Duration),
+    /// A client that listens to progress waits for the end; any other would give up some time.
+    UnlessItListens(Duration),
+}
+
+/// The result; none when the run goes on in the background.
 pub(crate) async fn finish(
     call: &Call,
     entry: &Arc<Entry>,
     prepared: Prepared,
-    patience: Option<Duration>,
+    patience: Patience,
 ) -> Result<Option<RunResult>, Error> {
     let service = &call.service;
-    let listens = call.context.meta.get_progress_token().filter(|_| patience.is_none());
+    let (patience, listens) = match patience {
+        Patience::Exactly(patience) => (patience, None),
+        Patience::UnlessItListens(patience) => (patience, call.context.meta.get_progress_token()),
+    };
     if let Some(token) = listens {
         let run = service.start_run(entry, prepared).await?.id;
         let mut given_up = KillOnDrop::new(service, entry, &run);
@@ -118,8 +129,6 @@ pub(crate) async fn finish(
         given_up.disarm();
         return Ok(Some(result));
     }
-    let usual = if tasks::declared(&call.context) { tasks::PATIENCE } else { PATIENCE };
-    let patience = patience.unwrap_or(usual);
     let mut task = {
         let (service, entry) = (Arc::clone(service), Arc::clone(entry));
         AbortOnDropHandle::new(tokio::spawn(async move { service.run_briefly(&entry, prepared, HALF_BYTES).await }))
