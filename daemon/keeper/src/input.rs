@@ -22,7 +22,7 @@ impl Input {
     }
 
     /// Writes, and then closes when `eof` is set and all was taken. Fails with `BrokenPipe` when there is nobody who
-    /// could read it.
+    /// could read it, and with `TimedOut` when the end alone could not be sent for another writer.
     pub(crate) async fn write(&self, bytes: &[u8], eof: bool) -> io::Result<usize> {
         let mut taken = 0;
         let written = tokio::time::timeout(PATIENCE, async {
@@ -38,6 +38,7 @@ impl Input {
         });
         match written.await {
             Ok(Err(error)) if taken == 0 => Err(error),
+            Err(_) if bytes.is_empty() => Err(io::ErrorKind::TimedOut.into()),
             // What comes next is told what has become of it.
             Ok(_) | Err(_) => Ok(taken),
         }
@@ -72,6 +73,16 @@ mod tests {
         assert!(taken > 0 && taken < much.len(), "{taken}");
         drop(receiver);
         assert_eq!(input.write(b"x", false).await.expect_err("gone").kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_was_not_sent_is_not_said_to_be() {
+        let (input, _receiver) = pipe();
+        let turn = input.0.lock().await;
+        assert_eq!(input.write(b"", true).await.expect_err("another's turn").kind(), io::ErrorKind::TimedOut);
+        assert!(turn.is_some());
+        drop(turn);
+        assert_eq!(input.write(b"", true).await.expect("its turn"), 0);
     }
 
     #[tokio::test]

@@ -184,6 +184,11 @@ async fn input(project: &Project, run: &RunId, bytes: &str, eof: bool) -> Reply 
     };
     match live.input.write(&bytes, eof).await {
         Ok(taken) => Reply::Taken { bytes: taken as u64 },
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            let mut problem = Problem::new(Code::ProjectBusy, format!("somebody else still writes to {run}"));
+            problem.retryable = true;
+            Reply::Refused(Box::new(problem.with("run_id", run.as_str())))
+        }
         Err(error) => {
             tracing::debug!(%run, %error, "input nobody reads");
             let problem = Problem::new(Code::InputClosed, format!("the standard input of {run} is closed"));

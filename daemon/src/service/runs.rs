@@ -316,6 +316,7 @@ fn no_answer(run: &RunId, error: KeeperError) -> Error {
         KeeperError::Refused(problem) if problem.code == Code::InputClosed => (*problem)
             .next("start the run with an open input: in the background and without stdin, or interactive")
             .into(),
+        KeeperError::Refused(problem) if problem.code != Code::RunNotFound => (*problem).into(),
         KeeperError::Absent(_) | KeeperError::Refused(_) => run_ended(run).into(),
         KeeperError::Broken(source) => KeepersError::Broken(source).into(),
     }
