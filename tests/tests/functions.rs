@@ -153,7 +153,8 @@ fn set_secret(site: &Site, key: &str, value: &str) {
 #[test]
 fn a_function_that_misbehaves_is_an_error_of_its_own() {
     require!("node");
-    let site = Site::new(&json!({"timeout_seconds": 2, "memory_mb": 64}));
+    // Each has the time to fail in its own way on a busy host: a heap near its limit is slow.
+    let mut site = Site::new(&json!({"timeout_seconds": 60, "memory_mb": 64}));
     let failed = |what: &str| {
         let reply = site.call(what);
         (reply.status, reply.code(), reply.text())
@@ -162,8 +163,6 @@ fn a_function_that_misbehaves_is_an_error_of_its_own() {
     assert_eq!((status, code.as_str()), (500, "FUNCTION_ERROR"));
     assert!(!said.contains("private reason"), "{said}");
     assert!(site.log().iter().any(|line| line.contains("a private reason")));
-    let (status, code, _) = failed("loop");
-    assert_eq!((status, code.as_str()), (504, "FUNCTION_TIMEOUT"));
     let (status, code, _) = failed("nothing");
     assert_eq!((status, code.as_str()), (500, "FUNCTION_ERROR"));
     let (status, code, _) = failed("exit");
@@ -176,6 +175,9 @@ fn a_function_that_misbehaves_is_an_error_of_its_own() {
     assert_eq!((status, code.as_str()), (502, "FUNCTION_OUT_OF_MEMORY"));
     // The others go on.
     assert_eq!(site.call("echo").status, 201);
+    site.deploy(&json!({"timeout_seconds": 1}));
+    let endless = site.call("loop");
+    assert_eq!((endless.status, endless.code().as_str()), (504, "FUNCTION_TIMEOUT"));
 }
 
 #[test]
