@@ -27,5 +27,6 @@ pub mod server;
 mod slot;
 pub mod socket;
 pub mod spawn;
+mod starving;
 pub mod subordinate;
 mod view;

@@ -5,9 +5,11 @@
 //! and starts with the order.
 
 use crate::api::RunOrder;
+use crate::cgroup::LeafUsage;
 use crate::input::Input;
 use crate::journal::{Chunker, HeadTail, Writer};
 use crate::slot::{End, Slot, input_pipe};
+use crate::starving::Starving;
 use sandbox_launch::plan::RunPlan;
 use sandbox_launch::protocol::Enforcement;
 use sandbox_wire::event::RunOutcome;
@@ -207,6 +209,7 @@ pub(crate) async fn attend(
     let mut cause: Option<Cause> = None;
     let mut asked = false;
     let mut end: Option<End> = None;
+    let mut starving = Starving::watch(started);
 
     // Until the command has ended, or was killed.
     loop {
@@ -237,6 +240,7 @@ pub(crate) async fn attend(
                 slot.signal(libc::SIGCONT); // what is stopped cannot end
                 alarm = Instant::now() + GRACE;
             }
+            () = starving.due() => starving.look(slot.leaf.as_ref(), &order.run),
         }
     }
     let duration = started.elapsed();
@@ -249,6 +253,7 @@ pub(crate) async fn attend(
     let usage = slot.leaf.as_ref().and_then(|leaf| {
         leaf.usage().inspect_err(|error| tracing::warn!(run = %order.run, %error, "usage cannot be told")).ok()
     });
+    let usage = usage.map(|usage| LeafUsage { oom_kills: usage.oom_kills + starving.ended, ..usage });
     if end.is_none() || (stragglers > 0 && !order.keep_background) {
         slot.pidfd.kill();
         // The promise is that nothing survives: the reply waits for it.

@@ -10,7 +10,7 @@
 //! more than one. On v2 that part is a directory of its own, `tasks`, below the limits on memory.
 
 use super::meter::{Counter, CpuMeter, MemoryCounts, MemoryMeter, PeakSince};
-use super::{CgroupError, Controller, Driver, Version, cpu_quota_us, v2};
+use super::{CgroupError, Controller, Driver, Standstill, Version, cpu_quota_us, v2};
 use rustix::fd::OwnedFd;
 use sandbox_policy::Limits;
 use std::fs::OpenOptions;
@@ -190,6 +190,13 @@ impl Leaf {
             usage.pids_peak = self.own_pids_peak(pids.peak()?);
         }
         Ok(usage)
+    }
+
+    /// Watches whether the run gets anywhere; `None` where memory or processor time is not counted.
+    pub(crate) fn standstill(&self) -> Option<Standstill> {
+        let with = |controller| self.parts.iter().find(|part| part.has(controller));
+        let (memory, processors) = (with(Controller::Memory)?, with(Controller::CpuAccounting)?);
+        Standstill::new(memory.version, &memory.dir, (processors.version, &processors.dir))
     }
 
     /// The peak of the directory's life is the run's if it rose during the run, or if it never was

@@ -76,7 +76,7 @@ impl Counter {
 }
 
 /// The number after `key` in a flat keyed file such as `memory.events`.
-fn keyed(text: &str, key: &str) -> Option<u64> {
+pub(super) fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == key)?.1.trim().parse().ok())
 }
 

@@ -23,6 +23,7 @@ mod meter;
 mod pool;
 mod precedence;
 mod probe;
+mod standstill;
 mod throttle;
 mod v1;
 mod v2;
@@ -33,6 +34,7 @@ pub use pool::LeafPool;
 pub use precedence::Precedence;
 pub(crate) use probe::delegate;
 pub use probe::{Hierarchy, Kind, Missing};
+pub(crate) use standstill::Standstill;
 
 use std::fmt;
 use std::io;
