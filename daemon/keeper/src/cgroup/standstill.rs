@@ -4,13 +4,13 @@
 //! Input: a leaf's counters, a look a second; output: whether the run gets anywhere. The kernel kills
 //! for memory only once it finds nothing to give back. As long as there are pages of files it takes
 //! those, and if they are the code of the very command that wants more, it reads them again for every
-//! few instructions, for ever: `node` with a growing heap, whose 50 MB of code were not in memory when
+//! few instructions, for ever: `node` with a growing heap, whose 95 MB were not in memory when
 //! the run began, was seen to last until its deadline that way. Nothing but the deadline would end
 //! it, and the command would be told that it was slow.
 //!
 //! All of this has to be so, look after look, before a run is said to stand still: its cgroup or its
-//! project's is at the limit, and hardly any of it is pages of files; these are replaced altogether
-//! within the second by ones that had just been taken away (`workingset_refault_file`), at least
+//! project's is at the limit, and hardly any of it is pages of files; these are replaced altogether,
+//! a part in each look, by ones that had just been taken away (`workingset_refault_file`), at least
 //! partly to be mapped (`pgmajfault`); and its processes hardly compute (user time). A command that
 //! reads large files, computes much, or starts slowly lacks one of these.
 //!
@@ -129,7 +129,8 @@ impl Sample {
     /// `files`: pages of files that there are.
     fn stands_still_since(&self, before: &Self, files: u64) -> bool {
         let passed = self.at.duration_since(before.at);
-        self.refaults.saturating_sub(before.refaults) > files
+        // A slow disk replaces few in a second.
+        self.refaults.saturating_sub(before.refaults) * u64::from(LOOKS) > files
             && self.major_faults.saturating_sub(before.major_faults) >= MAJOR_FAULTS
             && self.user.saturating_sub(before.user) < passed * USER_PERCENT / 100
     }
@@ -229,7 +230,7 @@ mod tests {
             ("there is room", 90, 4, [5000, 50, 0]),
             ("there are files to give back", 100, 30, [50_000, 50, 0]),
             ("it reads for the first time", 100, 4, [0, 50, 0]),
-            ("it has what it reads again", 100, 4, [1000, 50, 0]),
+            ("it has what it reads again", 100, 4, [200, 50, 0]),
             ("it reads files, and its code is there", 100, 4, [50_000, 0, 0]),
             ("it computes", 100, 4, [5000, 50, 1_000_000]),
         ] {
