@@ -478,7 +478,7 @@ fn discard(pipe: &tokio::net::unix::pipe::Receiver, nowhere: &mut [u8]) -> bool 
 }
 
 /// After so long without a run a project keeps less in readiness.
-const REST: Duration = Duration::from_secs(1);
+const REST: Duration = Duration::from_millis(500);
 
 fn too_long() -> Problem {
     Problem::new(Code::CommandTooLong, "the command and its environment are longer than the kernel can take")

@@ -14,7 +14,7 @@ use sandbox_launch::protocol::{FromLauncher, ToLauncher, receive, send, to_file}
 use sandbox_launch::report::Report;
 use sandbox_launch::trial::{Outcome, Trial};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ impl Program {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        let program = std::fs::read(path)?;
+        let mut program = File::open(path)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let name = "sandbox-launch";
         let memory = match rustix::fs::memfd_create(name, flags | MemfdFlags::EXEC) {
@@ -60,7 +60,7 @@ impl Program {
             other => other?,
         };
         let mut file = File::from(memory);
-        file.write_all(&program)?;
+        io::copy(&mut program, &mut file)?; // the kernel's own copy, without a buffer of ours
         let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
         rustix::fs::fcntl_add_seals(&file, seals)?;
         Ok(Self(file.into()))

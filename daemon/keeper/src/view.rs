@@ -142,11 +142,14 @@ impl Copy {
         if metadata.is_dir() {
             self.steps.push(directory(at));
             let Ok(entries) = std::fs::read_dir(source) else { return false };
-            return entries.into_iter().all(|entry| {
-                let Ok(entry) = entry else { return false };
-                let name = entry.file_name();
-                name.to_str().is_some_and(|name| self.take(&entry.path(), &format!("{at}/{name}")))
-            });
+            // Counted before any of them is looked at: some folders of links are long.
+            let entries: Vec<_> = entries.take(COPIED_STEPS).collect();
+            return self.steps.len() + entries.len() <= COPIED_STEPS
+                && entries.into_iter().all(|entry| {
+                    let Ok(entry) = entry else { return false };
+                    let name = entry.file_name();
+                    name.to_str().is_some_and(|name| self.take(&entry.path(), &format!("{at}/{name}")))
+                });
         }
         self.bytes += metadata.len();
         if !metadata.is_file() || self.bytes > COPIED_BYTES {

@@ -244,27 +244,28 @@ fn relative(at: &str) -> &str {
 /// The folder that holds `at`, made with its parents, and the last name.
 fn parent<'at>(root: BorrowedFd<'_>, at: &'at str) -> Result<(OwnedFd, &'at str), Errno> {
     let (folder, name) = relative(at).rsplit_once('/').unwrap_or((".", relative(at)));
-    make_directory(root, folder, 0o755)?;
-    Ok((beneath(root, folder)?, name))
+    let opened = match beneath(root, folder) {
+        Err(Errno::NOENT) => {
+            make_directory(root, folder, 0o755)?;
+            beneath(root, folder)?
+        }
+        other => other?,
+    };
+    Ok((opened, name))
 }
 
+/// A folder with its parents; one that is there stays as it is.
 fn make_directory(root: BorrowedFd<'_>, at: &str, mode: u32) -> Result<(), Errno> {
-    let path = relative(at);
-    for (end, _) in path.match_indices('/').chain([(path.len(), "")]) {
-        let (folder, name) = path[..end].rsplit_once('/').unwrap_or((".", &path[..end]));
-        if name == "." {
-            continue;
-        }
-        let folder = beneath(root, folder)?;
-        let mode = if end == path.len() { mode } else { 0o755 };
-        match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(mode)) {
-            // umask(2) has had its say; the plan's mode is the one that holds.
-            Ok(()) => rustix::fs::chmodat(&folder, name, Mode::from_raw_mode(mode), AtFlags::empty())?,
-            Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
-        }
+    if relative(at) == "." {
+        return Ok(());
     }
-    Ok(())
+    let (folder, name) = parent(root, at)?;
+    match rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(mode)) {
+        // umask(2) has had its say; the plan's mode is the one that holds.
+        Ok(()) => rustix::fs::chmodat(&folder, name, Mode::from_raw_mode(mode), AtFlags::empty()),
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn make_file(root: BorrowedFd<'_>, at: &str, content: &[u8], mode: u32) -> Result<(), Errno> {
