@@ -275,11 +275,7 @@ impl Place {
     }
 
     fn give_memory_back(&self, dir: &Path) {
-        let file = match self.version {
-            Version::V1 => "memory.usage_in_bytes",
-            Version::V2 => "memory.current",
-        };
-        let held = read(&dir.join(file)).ok().and_then(|text| text.parse::<u64>().ok());
+        let held = read(&dir.join(self.version.memory_held())).ok().and_then(|text| text.parse::<u64>().ok());
         if held.is_some_and(|held| (1..=RECLAIM_BELOW_BYTES).contains(&held)) {
             self.version.driver().reclaim(dir);
         }

@@ -145,6 +145,22 @@ impl Version {
             Self::V2 => &v2::V2,
         }
     }
+
+    /// The file with the bytes that are charged to a cgroup now.
+    fn memory_held(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.usage_in_bytes",
+            Self::V2 => "memory.current",
+        }
+    }
+
+    /// The file with the limit on them.
+    fn memory_limit(self) -> &'static str {
+        match self {
+            Self::V1 => "memory.limit_in_bytes",
+            Self::V2 => "memory.max",
+        }
+    }
 }
 
 /// A setter of the cgroups crate, with its error told as the kernel's.

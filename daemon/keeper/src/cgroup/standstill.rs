@@ -85,10 +85,7 @@ impl Standstill {
 
     /// Pages of files, in the leaf or the project, if that is at its limit and they are few.
     fn files_if_full(&self) -> Result<Option<u64>, CgroupError> {
-        let (held, limit) = match self.version {
-            Version::V1 => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
-            Version::V2 => ("memory.current", "memory.max"),
-        };
+        let (held, limit) = (self.version.memory_held(), self.version.memory_limit());
         let number = |dir: &Path, file| read(&dir.join(file)).map(|text| text.parse::<u64>().ok());
         for dir in &self.memory {
             let (Some(held), Some(limit)) = (number(dir, held)?, number(dir, limit)?) else { continue };
@@ -166,12 +163,8 @@ mod tests {
         }
 
         fn holds(&self, dir: &Path, bytes: u64, limit: u64) {
-            let (held, most) = match self.version {
-                Version::V1 => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
-                Version::V2 => ("memory.current", "memory.max"),
-            };
-            write(dir.join(held), format!("{bytes}\n")).unwrap();
-            write(dir.join(most), format!("{limit}\n")).unwrap();
+            write(dir.join(self.version.memory_held()), format!("{bytes}\n")).unwrap();
+            write(dir.join(self.version.memory_limit()), format!("{limit}\n")).unwrap();
         }
 
         fn counts(&self, files: u64, refaults: u64, major_faults: u64, user_us: u64) {
